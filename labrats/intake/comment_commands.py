@@ -29,7 +29,7 @@ _GATES: Final = frozenset({"repository", "organization", "sender"})
 
 _FENCE: Final = re.compile(r" {0,3}(?:(`{3,})[^`]*|(~{3,}).*)")
 _CLOSING_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
-_VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY, ThreadAction.REPAIR}
+_VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY, ThreadAction.REPAIR, ThreadAction.RERUN}
 _LONGEST_VALUE: Final = 200
 _USAGE: Final = (
     "- `/labrats cancel` stops the jobs of this thread; `/labrats cancel AGENT` those of one agent.\n"

@@ -5,22 +5,52 @@ answers.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from msgspec.structs import replace
 
 from labrats.model.errors import Overloaded
+from labrats.model.job import Job
+from labrats.model.report import ReportTarget
 from labrats.model.thread_requests import (
     ANSWERED_KEPT,
     MOST_OPEN,
     MOST_UNTRUSTED,
     MOST_UNTRUSTED_OF_THREAD,
+    ThreadAction,
     ThreadRequest,
 )
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store, compare_and_set
 
+REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
+"""Annotation on a job that a request has started: the uid of the source, and the id of the request."""
+
+_RERUN: Final = "rerun-"
 _RETRY_SECONDS: Final = 10.0
+
+
+def rerun_request_for(job: Job, target: ReportTarget, url: str, now: datetime) -> ThreadRequest:
+    """Return the publisher's request to run a job once more. target: the pull request with its new head. url: its page.
+
+    Each attempt of the job has one request.
+    """
+    return ThreadRequest(
+        id=f"{_RERUN}{job.metadata.uid}-{job.status.attempts}",
+        action=ThreadAction.RERUN,
+        event="pull_request.synchronize",
+        target=target,
+        received_at=now,
+        url=url,
+        untrusted=job.spec.untrusted,
+        job=job.id,
+    )
+
+
+def is_rerun_on_new_head(job: Job) -> bool:
+    """Return whether such a request has started the job."""
+    return job.metadata.annotations.get(REQUEST_ANNOTATION, "").partition("/")[2].startswith(_RERUN)
 
 
 def request_key(source: WebhookSource, request: ThreadRequest) -> str:

@@ -19,7 +19,10 @@ ANSWERED_KEPT: Final = 200
 
 
 class ThreadAction(StrEnum):
-    """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks."""
+    """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.
+
+    RERUN is a wish of the publisher: one more run of a job on the new head of its pull request.
+    """
 
     CANCEL = "cancel"
     RETRY = "retry"
@@ -28,6 +31,7 @@ class ThreadAction(StrEnum):
     HELP = "help"
     REPLY = "reply"
     REPAIR = "repair"
+    RERUN = "rerun"
 
 
 class ThreadAnswer(Record):

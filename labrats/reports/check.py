@@ -131,6 +131,8 @@ def conclusion_of(reported: ReportedJob) -> str | None:
         case Phase.SUCCEEDED:
             if not _has_seen_head(reported):
                 return "neutral"
+            if reported.lost:
+                return "neutral"
             if decided := _conclusion_in(job.status.result_data):
                 return decided
             if reported.ignored:
@@ -177,6 +179,8 @@ def _title(reported: ReportedJob, conclusion: str | None) -> str:
         if not _has_seen_head(reported):
             commit = (job.status.outputs.base_commit or "")[:7]
             return f"no verdict: the agent has seen {commit or 'an unknown commit'} instead of this commit"
+        if reported.lost:
+            return f"done{reported.lost}"
         if decided := _conclusion_in(job.status.result_data):
             return f"the agent's conclusion: {decided}"
         if reported.ignored:

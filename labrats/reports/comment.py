@@ -162,6 +162,8 @@ def _headline(reported: ReportedJob) -> str:
     state = _STATES[job.phase]
     if job.phase is Phase.PENDING:
         state += _wait_of(job)
+    elif job.phase is Phase.SUCCEEDED and reported.lost:
+        state += reported.lost
     elif job.phase is Phase.SUCCEEDED and changed_nothing(reported):
         state += " and changed nothing"
     elif job.phase is Phase.CANCELLED and job.status.superseded_by:
@@ -182,7 +184,7 @@ def changed_nothing(reported: ReportedJob) -> bool:
     report, outputs = reported.job.spec.report, reported.job.status.outputs
     wants_changes = report is not None and report.pull_request is not None and report.pull_request.enabled
     return wants_changes and not (
-        reported.pull_request_url or reported.patch or outputs.files_changed or outputs.commit
+        reported.pull_request_url or reported.patch or reported.lost or outputs.files_changed or outputs.commit
     )
 
 

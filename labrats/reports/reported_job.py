@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,13 @@ from labrats.settings import EngineSettings
 _GITHUB_HOSTS: Final = frozenset({"github.com", "docs.github.com", "user-images.githubusercontent.com"})
 
 
+class LostRace(StrEnum):
+    """The consequence of commits that do not fit the branch, since others have moved it, as the end of a headline."""
+
+    RUNS_AGAIN = ", but the branch has moved meanwhile; it runs once more"
+    NOT_PUSHED = ", but nothing was pushed"
+
+
 @dataclass(frozen=True)
 class ReportedJob:
     """A job with what is known about the parts of its report.
@@ -32,6 +40,7 @@ class ReportedJob:
     refused:          reasons why parts of the report were not published.
     waiting:          names of the parts that are tried again later.
     patch:            the agent's changes, where no pull request has them.
+    lost:             what follows if the commits do not fit the branch, which others have moved.
     """
 
     job: Job
@@ -45,6 +54,7 @@ class ReportedJob:
     refused: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     patch: str | None = None
+    lost: LostRace | None = None
 
     def without(self, secrets: Sequence[FoundSecret]) -> "ReportedJob":
         """Return the job with these secrets redacted in the agent's texts.

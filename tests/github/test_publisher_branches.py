@@ -138,7 +138,11 @@ async def test_an_open_pull_request_of_the_engine_gets_no_commits_of_a_fork(gith
     assert ours.pull
     bundle = a_bundle_on(github, f"refs/pull/{fork.number}/head")
     world = await a_world(github, ours, bundle=bundle, job_id=OTHER_JOB)
-    await check_only_a_patch(world, branches_of(github), ours.pull.head)
+    before = branches_of(github)
+    await world.publish()
+    assert branches_of(github) == before
+    problem = f"the branch `{ours.pull.head}` does not have the commit that the agent started from"
+    assert f"commits: {problem}, so the job runs once more" in (await published_by(world)).refused
 
 
 @SIGN

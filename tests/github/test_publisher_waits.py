@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from labrats.controller.publisher import publisher
 from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.comments import Comments
-from labrats.controller.publisher.pull_request import CommitsPublisher, Pushed
+from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed
 from labrats.controller.publisher.report_pass import ReportPass
 from labrats.controller.work_queue import WorkQueue
 from labrats.model.attempt_name import AttemptName
@@ -191,6 +191,9 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn, o
     async def no_patch() -> None:
         raise AssertionError("the commits are pushed")
 
+    async def no_run(_: PullRequest) -> bool:
+        raise AssertionError("the head has not moved")
+
     clock = SystemClock()
     async with github_client(github.url) as client:
         access = GitHubAccess(world.store, GitHub(github.url, clock), client, clock)
@@ -204,6 +207,7 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn, o
             clock=clock,
             record=record,
             patch=no_patch,
+            run_again=no_run,
             bundle=(await world.runner.bundle(job.attempt_name)).read(),
         )
         with pytest.raises(RetryLater) as later:

@@ -6288,9 +6288,11 @@ export interface components {
         /**
          * ThreadAction
          * @description The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.
+         *
+         *     RERUN is a wish of the publisher: one more run of a job on the new head of its pull request.
          * @enum {string}
          */
-        ThreadAction: "cancel" | "retry" | "publish" | "run" | "help" | "reply" | "repair";
+        ThreadAction: "cancel" | "retry" | "publish" | "run" | "help" | "reply" | "repair" | "rerun";
         /**
          * ThreadRequestView
          * @description A request in the event, which the engine carries out beside its triggers or instead of them.

@@ -9,9 +9,9 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,8 +20,10 @@ from labrats.controller.publisher.git import (
     PORCELAIN,
     TEMPORARY,
     BranchHasOtherCommits,
+    CannotPick,
     NotPushed,
     PlaceOfSecret,
+    merged_tree,
     run_git,
     short_output,
     start_of_output,
@@ -40,6 +42,9 @@ COMMITS_BYTES: Final = 4 * 1024 * 1024
 
 _SEARCHED_BYTES: Final = 8 * 1024 * 1024
 """The start of a file in which the secret is looked for that GitHub has found."""
+
+_MOST_OF_OTHERS: Final = 250
+"""Commits on a branch since the agent has started, onto which its commits are picked."""
 
 MOST_PATHS: Final = 100_000
 """The paths that these commits change, counted for each commit."""
@@ -173,6 +178,49 @@ class Commits:
         if not is_ours:
             raise BranchHasOtherCommits("the branch has commits of others")
         return OnBranch(theirs[0].sha, len(made))
+
+    def picked_onto(self, branch: str) -> Self:
+        """Return those of the commits that a branch lacks, picked onto its head, which others have moved.
+
+        The commits at its end that are there already, perhaps picked before, change nothing, and are left out. Equal
+        inputs give equal ids. Raises CannotPick, NotPushed, RetryLater.
+        """
+        depth, refs = len(self.line) + _MOST_OF_OTHERS, f"+refs/heads/{branch}:{_THEIRS}"
+        fetch = [*_IN, "fetch", "--quiet", f"--depth={depth}", "--no-tags", self.url, refs]
+        run_git(self.folder, fetch, self.url, self.token)
+        theirs = _line(self.folder, [f"--max-count={depth}", _THEIRS])
+        made = list(takewhile(lambda commit: commit.sha != self.base, theirs))[::-1]
+        if not theirs or len(made) == len(theirs):
+            raise CannotPick("the commit that the agent started from is not among its last ones")
+        pairs = zip(made, self.line, strict=False)
+        present = len(list(takewhile(lambda pair: pair[0].tree == pair[1].tree, pairs)))
+        head, picked = theirs[0], list[Commit]()
+        for number in range(present, len(self.line)):
+            after = self._picked(number, (picked or [head])[-1])
+            picked += [after] if after else []
+        self._require_same_files(head, picked)
+        return replace(self, base=head.sha, tip=(picked or [head])[-1].sha, line=picked)
+
+    def _require_same_files(self, head: Commit, picked: Sequence[Commit]) -> None:
+        """Raise CannotPick if git has followed renames to files that the policy has not judged."""
+        names = set[bytes]()
+        for before, after in pairwise([head, *picked]):
+            command = [*_IN, "diff-tree", "-r", "-z", "--name-only", "--no-renames", before.tree, after.tree]
+            names |= set(run_git(self.folder, command).split(b"\0")[:-1])
+        if others := {name.decode(errors="replace") for name in names} - {*self.files}:
+            raise CannotPick(f"the new commits have moved changed files, such as to `{min(others)}`")
+
+    def _picked(self, number: int, onto: Commit) -> Commit | None:
+        """Return a commit of the line, picked onto another commit; None if it changes nothing there."""
+        git, wanted = partial(_in_repository, self.folder), self.line[number]
+        before = self.line[number - 1].sha if number else self.base
+        found = CommitObject.read(git, wanted.sha)
+        # A commit with the files of `onto` after `before` lets git merge with the latter as the common ancestor.
+        ours = found.replayed_on(before).with_tree(onto.tree).write(git, None)
+        tree = merged_tree(self.folder, _IN, ours, wanted.sha)
+        if tree == onto.tree:
+            return None
+        return Commit(found.replayed_on(onto.sha).with_tree(tree).write(git, self.signer), tree)
 
     def push(self, branch: str, *, is_new: bool = False) -> tuple[str, bool]:
         """Push to the branch, and never over commits of others. Pushing again changes nothing.

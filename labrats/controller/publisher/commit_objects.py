@@ -76,6 +76,10 @@ class CommitObject:
         tree, *others = [header for header in self.headers if _name(header) in _REPLAYED]
         return replace(self, headers=(tree, b"parent " + parent.encode(), *others))
 
+    def with_tree(self, tree: str) -> Self:
+        """Return the commit with other files."""
+        return replace(self, headers=(b"tree " + tree.encode(), *self.headers[1:]))
+
     def without_signatures(self) -> Self:
         """Return the commit without signatures, which hold only for what they sign."""
         return replace(self, headers=tuple(header for header in self.headers if _name(header) not in _SIGNATURES))

@@ -82,6 +82,9 @@ _PATH_OF_SECRET: Final = re.compile(r"^remote: +path: (.+):(\d+) *$")
 
 _MESSAGE_LENGTH: Final = 400
 
+_NAMES_OF_CONFLICTS: Final = 64 * 1024
+_LISTED_CONFLICTS: Final = 5
+
 PORCELAIN: Final = "--porcelain"
 """With this option, `git push` prints what it did to each branch, and why it was refused, to its output."""
 
@@ -107,6 +110,10 @@ class BranchHasOtherCommits(NotPushed):
 
 class MustBeVerified(NotPushed):
     """The branch takes only commits with a signature that GitHub has verified."""
+
+
+class CannotPick(NotPushed):
+    """The commits cannot be picked onto a branch. Its text says why, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +315,22 @@ def short_output(folder: Path, arguments: Sequence[str], most_bytes: int, refusa
         if len(content) > most_bytes or process.wait() != 0:
             raise NotPushed(refusal)
         return content
+
+
+def merged_tree(folder: Path, git_folder: Sequence[str], ours: str, theirs: str) -> str:
+    """Return the tree of a merge without conflicts. Blocks. Raises CannotPick, NotPushed, RetryLater."""
+    options = ["--write-tree", "--name-only", "--no-messages", "-z"]
+    command = [*git_folder, "merge-tree", *options, ours, theirs]
+    with _started(folder, command) as (process, output):
+        printed = output.read(_NAMES_OF_CONFLICTS)
+        status = process.wait() if len(printed) < _NAMES_OF_CONFLICTS else 1
+    tree, *files = printed.split(b"\0")[:-1] or [b""]
+    if status == 0 and tree:
+        return tree.decode()
+    if status != 1:
+        raise CannotPick("git cannot merge the changes with the new commits")
+    listed = ", ".join(f"`{name.decode(errors='replace')}`" for name in files[:_LISTED_CONFLICTS])
+    raise CannotPick(f"the changes conflict with the new commits in {listed or 'some files'}")
 
 
 @contextmanager

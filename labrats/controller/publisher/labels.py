@@ -11,10 +11,11 @@ from labrats.model.phases import Phase
 from labrats.model.report import PublishPolicy, ReportTarget, StateLabels
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.reports.policy import allowed_labels
-from labrats.reports.reported_job import ReportedJob
+from labrats.reports.reported_job import LostRace, ReportedJob
 
 _STARTED: Final = "eyes"
 _REACTIONS: Final = {Phase.SUCCEEDED: "+1", Phase.FAILED: "confused", Phase.CANCELLED: "confused"}
+_LOST: Final = {LostRace.RUNS_AGAIN: _STARTED, LostRace.NOT_PUSHED: "confused"}
 
 _COUNTS_AS_A_PERSON: Final = (
     "labels: with a personal token, a label that an external contributor's job adds would count as its owner's"
@@ -91,7 +92,7 @@ async def write_reaction(access: Access, target: ReportTarget, reported: Reporte
 
     Raises RefusedByGitHub, RetryLater.
     """
-    content = _REACTIONS.get(reported.job.phase, _STARTED)
+    content = (reported.lost and _LOST[reported.lost]) or _REACTIONS.get(reported.job.phase, _STARTED)
     if target.comment is not None:
         path = f"/issues/comments/{target.comment}/reactions"
     elif target.number is not None:

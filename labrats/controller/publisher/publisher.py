@@ -22,15 +22,17 @@ from labrats.controller.publisher.comments import COMMENT_NAME, Comments
 from labrats.controller.publisher.creations import LISTED_AFTER
 from labrats.controller.publisher.git import in_git_thread, limited_scratch
 from labrats.controller.publisher.labels import write_labels
-from labrats.controller.publisher.pull_request import PATCH_BYTES
+from labrats.controller.publisher.pull_request import OPEN, PATCH_BYTES, PullRequest
 from labrats.controller.publisher.report_pass import DoneParts, ReportPass
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.intake.thread_requests import add_request, is_rerun_on_new_head, rerun_request_for
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.model.protocol import BUNDLE_BYTES
 from labrats.model.report import CreatedObject, Published, Report, ReportMode, ReportTarget, StateLabels
+from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Deleted, Runner, Store, compare_and_set
 from labrats.reports.reported_job import ReportedJob, reported_job
@@ -246,6 +248,7 @@ class Publisher:
                 clock=self._clock,
                 listed_after=self._listed_after,
                 shared=self._comments_of_others(job, target),
+                run_again=partial(self._run_again, job, target),
                 others_work=self._leaves_labels(job),
                 bundle=await self._bundle(job, report),
                 done=progress.done,
@@ -295,6 +298,22 @@ class Publisher:
         with suppress(NotFound), await self._runner.patch(job.attempt_name) as file:
             return (await asyncio.to_thread(file.read, PATCH_BYTES)).decode(errors="replace")
         return None
+
+    async def _run_again(self, job: Job, target: ReportTarget, pull_request: PullRequest) -> bool:
+        """Ask for one more run of a job on the new head of its pull request. Return whether there will be one.
+
+        There is none after that, nor for a report that is written again. Raises RetryLater.
+        """
+        is_first = not is_rerun_on_new_head(job) and not _requested_at(job)
+        if (source := target.source) is None or pull_request.state != OPEN or not is_first:
+            return False
+        target = replace(target, head_sha=pull_request.head.sha)
+        request = rerun_request_for(job, target, pull_request.html_url, self._clock.now())
+        try:
+            await add_request(self._store, await self._store.get(WebhookSource, source), request)
+        except NotFound:
+            return False
+        return True
 
     async def _record(self, job: Job, progress: _Progress, published: Published) -> None:
         """Store what is published, if that has changed."""

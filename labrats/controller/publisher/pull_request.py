@@ -1,8 +1,8 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,6 +21,7 @@ from labrats.controller.publisher.branch import Commits
 from labrats.controller.publisher.creations import Creations
 from labrats.controller.publisher.git import (
     BranchHasOtherCommits,
+    CannotPick,
     Denied,
     HoldsSecrets,
     NotPushed,
@@ -43,7 +44,7 @@ from labrats.reports.pull_request import (
     pull_request_mark,
     pull_request_title,
 )
-from labrats.reports.reported_job import ReportedJob
+from labrats.reports.reported_job import LostRace, ReportedJob
 
 PATCH_BYTES: Final = 40_000
 _DRAFT: Final = (
@@ -62,6 +63,9 @@ _SOME_SECRET: Final = FoundSecret(kind="secret", path="", line=0, commit="")
 
 _EXISTS: Final = "already exists"
 """GitHub's words for a second open pull request of a branch."""
+
+_MOST_PICKS: Final = 3
+"""Times that the commits are picked onto the branch, which others may move again meanwhile."""
 
 OPEN: Final = "open"
 """The state of a pull request that is neither closed nor merged."""
@@ -118,6 +122,8 @@ class Pushed:
     commit:  the last of the commits on GitHub.
     holds_secrets, secrets: whether GitHub has found secrets in the commits, and those whose place it names. There is no
              patch then.
+    lost:    what follows if nothing was pushed, since others have moved the branch. There is no patch then, which would
+             not apply.
     """
 
     url: str | None = None
@@ -126,11 +132,16 @@ class Pushed:
     refused: tuple[str, ...] = ()
     holds_secrets: bool = False
     secrets: tuple[FoundSecret, ...] = ()
+    lost: LostRace | None = None
 
 
 async def read_pull_request(access: Access, number: int) -> PullRequest:
     """Return a pull request. Raises RefusedByGitHub, RetryLater."""
     return await access.repository.get(f"/pulls/{number}", PullRequest, PULL_REQUESTS)
+
+
+RunAgain = Callable[[PullRequest], Awaitable[bool]]
+"""Asks for one more run of the job on the new head of its pull request. Returns whether there will be one."""
 
 
 class RecordParts(Protocol):
@@ -146,6 +157,7 @@ class CommitsPublisher:
     own_branch: the branch that an earlier pass over the report has recorded.
     record:     stores the name of a branch before it is created, and a pull request once it is.
     new_branches: those that this or an earlier pass has certainly created.
+    run_again:  see RunAgain.
     """
 
     access: Access
@@ -156,7 +168,8 @@ class CommitsPublisher:
     own_branch: str | None
     record: RecordParts
     creations: Creations
-    new_branches: set[str] = field(default_factory=set)
+    new_branches: set[str]
+    run_again: RunAgain
 
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
@@ -317,14 +330,29 @@ class CommitsPublisher:
         raise BranchHasOtherCommits("the branch is not the engine's")
 
     async def _push_to_ours(self, pull_request: PullRequest, commits: Commits) -> Pushed:
+        """Add the commits to the branch: as they are, or picked onto commits that others have pushed meanwhile."""
         branch = pull_request.head.ref
         if not await self._has_start(commits, branch):
-            return await _as_patch(commits, _without_start(branch))
-        try:
-            placed, protected = await self._place(commits, branch, pull_request)
-        except BranchHasOtherCommits:
-            return await _as_patch(commits, f"the branch `{branch}` has moved since the agent has seen it")
-        return Pushed(pull_request.html_url, placed.head, refused=(*placed.refused, *protected))
+            return await self._lost(pull_request, _without_start(branch))
+        reason = f"the branch `{branch}` has moved since the agent has seen it"
+        for _ in range(_MOST_PICKS):
+            try:
+                placed, protected = await self._place(commits, branch, pull_request)
+            except BranchHasOtherCommits:
+                try:
+                    commits = await in_git_thread(commits.picked_onto, branch)
+                except CannotPick as error:
+                    return await self._lost(pull_request, f"{reason}, and {error}")
+            else:
+                return Pushed(pull_request.html_url, placed.head, refused=(*placed.refused, *protected))
+        return await self._lost(pull_request, f"{reason}, again and again")
+
+    async def _lost(self, pull_request: PullRequest, reason: str) -> Pushed:
+        """Return the result for commits that do not fit the branch: the job runs once more, or nothing is pushed."""
+        if await self.run_again(pull_request):
+            return Pushed(refused=(f"commits: {reason}, so the job runs once more",), lost=LostRace.RUNS_AGAIN)
+        advice = f"`labrats patch {self.reported.job.id}` shows the changes"
+        return Pushed(refused=(f"nothing was pushed: {reason}; {advice}",), lost=LostRace.NOT_PUSHED)
 
     async def _place(
         self, commits: Commits, branch: str, existing: PullRequest | None, *, is_new: bool = False

@@ -15,7 +15,7 @@ from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.creations import LISTED_AFTER, Creations
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
-from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed, read_pull_request
+from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed, RunAgain, read_pull_request
 from labrats.controller.publisher.reviews import (
     Earlier,
     read_earlier,
@@ -54,6 +54,7 @@ _CRASHED: Final = (
 )
 _OWN: Final = "GitHub accepts no verdict on one's own pull request, so the review is a comment"
 _MOVED: Final = "review: the pull request has new commits, which the agent has not seen"
+_REVIEWED_AGAIN: Final = f"{_MOVED}, so the job runs once more"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ COMMITS: Final = Part[Pushed]("commits")
 FILES: Final = Part[Lines]("files")
 EARLIER_FINDINGS: Final = Part[Earlier]("earlier findings")
 THREADS: Final = Part[None]("threads")
+FURTHER_RUN: Final = Part[bool]("further run")
 REVIEW: Final = Part[str | None]("review")
 CHECK: Final = Part[str | None]("check")
 CHECK_OF_COMMITS: Final = Part[str | None]("check of the commits")
@@ -111,6 +113,7 @@ class ReportPass:
     record:     stores what is published so far.
     patch:      returns the start of the agent's changes as a patch, if it is retained.
     shared:     comments that other jobs of the thread have created, or may have: see Creations.
+    run_again:  asks for one more run on the new head of the pull request, and returns whether there will be one.
     others_work: whether other jobs with the same labels have yet to end in the thread, and will write them.
     bundle:     the commits of the agent, if there are any.
     done:       the parts that earlier passes over the same state have completed.
@@ -125,6 +128,7 @@ class ReportPass:
     record: Callable[[Published], Awaitable[None]]
     patch: Callable[[], Awaitable[str | None]]
     clock: Clock
+    run_again: RunAgain
     listed_after: timedelta = LISTED_AFTER
     shared: Mapping[str, CreatedObject] = field(default_factory=dict)
     others_work: bool = False
@@ -215,16 +219,17 @@ class ReportPass:
             record,
             self._creations,
             self.done.new_branches,
+            self.run_again,
         )
         if pushed := await self._try_commits(partial(publisher.publish, self.bundle)):
             self._refused += pushed.refused
             self._commit = pushed.commit
             url = pushed.url or self.reported.pull_request_url
-            self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch)
+            self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch, lost=pushed.lost)
             secrets = tuple(dict.fromkeys((*self.published.secrets, *pushed.secrets)))
             commit = self._commit or self.published.commit
             await self._record_parts(pull_request_url=url, commit=commit, secrets=secrets)
-            if pushed.holds_secrets:
+            if pushed.holds_secrets or pushed.lost:
                 return
         if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
             self.reported = replace(self.reported, patch=await self.patch())
@@ -283,7 +288,7 @@ class ReportPass:
         self.done.forget(EARLIER_FINDINGS)  # a review whose answer was lost is among the earlier ones
         head = pull_request.head.sha
         if seen_commit(self.reported.job, self._head_sha or head) != head:
-            self._refused.append(_MOVED)
+            self._refused.append(_REVIEWED_AGAIN if await self._runs_again(pull_request) else _MOVED)
             return None
         if rules.event is not ReviewEvent.COMMENT and self.access.identity.wrote(pull_request):
             self._refused.append(f"{rules.event}: {_OWN}")
@@ -297,6 +302,12 @@ class ReportPass:
         return await self._try(
             REVIEW, partial(write_review, access, self._creations, pull_request, reported, rules, lines, earlier)
         )
+
+    async def _runs_again(self, pull_request: PullRequest) -> bool:
+        """Return whether the job runs once more. One that has pushed commits would push them again."""
+        if self._commit or self.published.commit:
+            return False
+        return await self._try(FURTHER_RUN, partial(self.run_again, pull_request)) or False
 
     async def _check(self) -> str | None:
         """Write the check on the commit that the job is about, and on the last one that it has made."""

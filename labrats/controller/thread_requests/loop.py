@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from labrats.controller.publisher.access import NoAccess
 from labrats.controller.publisher.answers import GIVEN_UP_AFTER
 from labrats.controller.thread_requests.commands import cancel, click, publish_again, retry, run_again, start_agent
+from labrats.controller.thread_requests.new_heads import run_on_new_head
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
 from labrats.controller.thread_requests.thread_jobs import ForeignPullRequest, MustWait, RequestFailed, ThreadJobs
@@ -115,6 +116,8 @@ class ThreadRequests:
         jobs = self._jobs
         try:
             match request.action:
+                case ThreadAction.RERUN:
+                    return await run_on_new_head(jobs, source, request)
                 case _ if request.job:
                     return replace(await click(jobs, source, request), reaction=None)
                 case ThreadAction.CANCEL:

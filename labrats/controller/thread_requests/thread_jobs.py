@@ -13,6 +13,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.job_names import JobNames, names_from
 from labrats.intake.stored_jobs import StoredJobs
+from labrats.intake.thread_requests import REQUEST_ANNOTATION
 from labrats.model.caller import SUBMIT, Caller
 from labrats.model.job import Job
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
@@ -27,9 +28,6 @@ WAIT_FOR_JOB_SECONDS: Final = 2.0
 
 PUBLICATION_AWAITED: Final = timedelta(minutes=10)
 """Time after the end of a job for which its report is awaited."""
-
-REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
-"""Annotation on a job that a request has started: the uid of the source, and the id of the request."""
 
 DONE: Final = ThreadAnswer(reaction="+1")
 STARTED: Final = ThreadAnswer(reaction="eyes")

@@ -49,6 +49,20 @@ async def a_pull_request(engine: LocalEngine, github: GitHubStandIn, admin: User
     return job, pull
 
 
+def losing_once(github: GitHubStandIn, branch: str) -> str:
+    """Return a program during whose first run a person pushes a commit that conflicts with that of the agent."""
+    theirs = {"agent.py": "commit('Make it blue', colour__txt='blue\\n')", "colour.txt": "green\n"}
+    files = github.demo.git.commit(theirs, "theirs")
+    git = ["git", "-C", str(github.demo.git.folder), "-c", "user.name=Octo", "-c", "user.email=octo@example.com"]
+    return f"""
+import subprocess
+commit_tree = [*{git!r}, "commit-tree", "{files}^{{tree}}", "-p", {branch!r}, "-m", "Theirs"]
+made = subprocess.run(commit_tree, check=True, capture_output=True, text=True).stdout.strip()
+subprocess.run([*{git!r}, "update-ref", "refs/heads/{branch}", made], check=True)
+commit("Make it blue", colour__txt="blue\\n")
+"""
+
+
 async def follow_up_of(admin: User, first: Json) -> Json:
     newest = (await until_jobs(admin, 2))[0]
     job = await published(admin, newest["id"])
@@ -120,6 +134,25 @@ async def test_a_reply_after_a_push_of_a_person_continues_from_the_branch(
     assert job["published"]["refused"] == []
     log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
     assert log == ["Make it blue", "Add more", "Add a colour"]
+
+
+async def test_a_reply_that_loses_the_race_with_a_conflicting_push_runs_once_more(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin)
+        assert pull.pull
+        program = {"agent.py": losing_once(github, pull.pull.head)}
+        github.demo.git.commit(program, branch=pull.pull.head, message="Change the program")
+        await comment(engine, github, pull, "Please make it blue.")
+        again, lost = (await until_jobs(admin, 3))[:2]
+        lost, again = [await published(admin, each["id"]) for each in (lost, again)]
+    (refused,) = lost["published"]["refused"]
+    assert refused.endswith("the changes conflict with the new commits in `colour.txt`, so the job runs once more")
+    assert (again["rerunOf"], again["followUpOf"]) == (lost["id"], first["id"])
+    assert again["published"]["refused"] == []
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
+    assert log == ["Make it blue", "Theirs", "Change the program", "Add a colour"]
 
 
 @pytest.fixture(params=[False, True], ids=["this version", "earlier version"])

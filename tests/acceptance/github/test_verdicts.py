@@ -7,13 +7,14 @@ import pytest
 
 from tests.acceptance.engine import LocalEngine
 from tests.acceptance.github.reporting import a_pull_request_of, deliver, published, set_up, until
-from tests.acceptance.github.test_comment_commands import comment
+from tests.acceptance.github.test_comment_commands import comment, jobs_of, until_jobs
 from tests.support.github import APP_LOGIN, Fault, GitHubStandIn, Issue
 from tests.support.github.calls import Json
 
 REVIEW: Final[dict[str, Any]] = {"check": {}, "review": {"event": "APPROVE"}}
 FINDING: Final[dict[str, Any]] = {"path": "new.txt", "line": 1, "severity": "error", "title": "Wrong"}
 MOVED: Final = "review: the pull request has new commits, which the agent has not seen"
+ONCE_MORE: Final = f"{MOVED}, so the job runs once more"
 
 
 def open_pull(github: GitHubStandIn, program: str) -> Issue:
@@ -57,10 +58,46 @@ async def test_nothing_is_approved_when_the_head_moves_during_the_work(
     seen = a_pull_request_of(github, issue)["pull_request"]["head"]["sha"]
     job = await review(engine, github, issue)
     assert issue.pull
-    assert (issue.pull.reviews, job["published"]["refused"]) == ([], [MOVED])
+    assert job["published"]["refused"] == [ONCE_MORE]
+    assert not [each for each in issue.pull.reviews if each["state"] == "APPROVED"]
     (check,) = github.check_runs_of(github.demo, seen)
     assert check["conclusion"] == "success"
     assert github.check_runs_of(github.demo, unseen) == []
+
+
+async def test_a_review_runs_once_more_on_commits_that_were_pushed_meanwhile(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    approving = {"new.txt": "new\n", "agent.py": "publish(findings=[])"}
+    rewritten = github.demo.git.commit(approving, "other")
+    issue = open_pull(github, moving_to(github, rewritten, "publish(findings=[])"))
+    first = await review(engine, github, issue)
+    async with engine.admin() as admin:
+        newest = (await until_jobs(admin, 2))[0]
+        again = await published(admin, newest["id"])
+    assert issue.pull
+    assert [(each["state"], each["commit_id"]) for each in issue.pull.reviews] == [("APPROVED", rewritten)]
+    assert (again["rerunOf"], again["published"]["refused"]) == (first["id"], [])
+    (check,) = github.check_runs_of(github.demo, rewritten)
+    assert check["conclusion"] == "success"
+
+
+async def test_a_review_runs_at_most_once_more(engine: LocalEngine, github: GitHubStandIn) -> None:
+    git = ["git", "-C", str(github.demo.git.folder), "-c", "user.name=Octo", "-c", "user.email=octo@example.com"]
+    moving = (
+        "import subprocess\n"
+        f"git = {git!r}\n"
+        "def run(*arguments):\n"
+        "    return subprocess.run([*git, *arguments], check=True, capture_output=True, text=True).stdout.strip()\n"
+        "new = run('commit-tree', 'fix^{tree}', '-p', 'fix', '-m', 'Theirs')\n"
+        "run('update-ref', 'refs/heads/fix', new)\n"
+        "publish(findings=[])\n"
+    )
+    first = await review(engine, github, open_pull(github, moving))
+    async with engine.admin() as admin:
+        again = await published(admin, (await until_jobs(admin, 2))[0]["id"])
+        assert len(await jobs_of(admin)) == 2
+    assert [job["published"]["refused"] for job in (first, again)] == [[ONCE_MORE], [MOVED]]
 
 
 async def test_a_commit_that_was_hidden_from_the_agent_is_not_approved(
@@ -74,7 +111,8 @@ async def test_a_commit_that_was_hidden_from_the_agent_is_not_approved(
         await set_up(admin, REVIEW, ["pull_request.opened"])
         job = await published(admin, await deliver(engine, "pull_request", event))
     assert issue.pull
-    assert (issue.pull.reviews, job["published"]["refused"]) == ([], [MOVED])
+    assert job["published"]["refused"] == [ONCE_MORE]
+    assert not [each for each in issue.pull.reviews if each["state"] == "APPROVED"]
     (check,) = github.check_runs_of(github.demo, bad)
     assert check["conclusion"] == "neutral"
 
@@ -95,7 +133,8 @@ async def test_the_check_of_a_job_without_a_commit_stays_on_the_first_one(
         has_check.touch()
         job = await published(admin, answer["jobs"][0]["jobId"])
     assert issue.pull
-    assert (issue.pull.reviews, job["published"]["refused"]) == ([], [MOVED])
+    assert job["published"]["refused"] == [ONCE_MORE]
+    assert not [each for each in issue.pull.reviews if each["state"] == "APPROVED"]
     (check,) = github.check_runs_of(github.demo, seen)
     assert (check["status"], check["conclusion"]) == ("completed", "success")
     assert github.check_runs_of(github.demo, unseen) == []

@@ -53,6 +53,8 @@ function requestInWords({ action, agent, model, answer }: ThreadRequest): string
       return 'The engine would start a follow-up, if a job made the pull request.';
     case 'repair':
       return `The engine would let ${agent ?? 'the agent'} repair the checks, if a job made the pull request.`;
+    case 'rerun':
+      return 'The engine would run the job once more on the new head of its pull request.';
     case 'help':
       return 'The engine would answer with the list of commands.';
   }
