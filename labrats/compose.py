@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labrats.controller.credential_labels import CredentialLabels
     from labrats.intake.signing_secrets import SigningSecrets
     from labrats.metrics import Metrics
+    from labrats.model.agent import AiAgent
     from labrats.ports import ModelFiles, Runner, Store
     from labrats.settings import EngineSettings
 
@@ -101,6 +102,19 @@ def keeps_open_network(settings: "EngineSettings") -> bool:
         return True
     with closing(open_for_reading(database)) as connection:
         return schema_created_with(connection) < FIRST_WITH_PUBLIC
+
+
+async def stored_agents(settings: "EngineSettings") -> "Sequence[AiAgent]":
+    """Return the agents of a data folder, without migrating it; none if it has no data, or those of an earlier version.
+
+    An engine of that version may use it.
+    """
+    from labrats.model.agent import AiAgent
+
+    if not (settings.data_dir / DATABASE).exists() or needs_migration(settings):
+        return []
+    async with open_local_store(settings) as store:
+        return await store.list(AiAgent)
 
 
 @asynccontextmanager

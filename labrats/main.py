@@ -20,6 +20,7 @@ from labrats.model.errors import LabratsError
 if TYPE_CHECKING:
     from labrats.api.http.server import Server
     from labrats.api.services import Services
+    from labrats.model.agent import AiAgent
     from labrats.model.errors import Problem
     from labrats.ports import Store
     from labrats.settings import EngineSettings
@@ -150,6 +151,11 @@ class Commands:
         from labrats.compose import keeps_open_network
 
         return keeps_open_network(read_settings())
+
+    def stored_agents(self) -> "Sequence[AiAgent]":
+        from labrats.compose import stored_agents
+
+        return asyncio.run(stored_agents(read_settings()))
 
     def cluster_network(self) -> tuple[str | None, bool | None]:
         from labrats.compose import cluster_network

@@ -212,6 +212,7 @@ def set_agent_fields(
     /,
     *,
     unset: RepeatedOption = (),
+    default_triggers: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     agent_options: AgentOptions = NO_AGENT_OPTIONS,
     options: ApiOptions = DEFAULTS,
 ) -> None:
@@ -219,10 +220,11 @@ def set_agent_fields(
 
     Args:
         name: The agent's name.
+        default_triggers: Replace its triggers by those of the default agent of this name.
         unset: A setting to remove: provider, model, effort, network, isolation, env, mcp-servers, report,
             result-schema, setup, setup-network, setup-timeout or cache. Repeatable.
     """
-    body = agent_options.body()
+    body = agent_options.body() | (_default_triggers(name) if default_triggers else {})
     _check_unset(unset, body)
     if not body and not unset:
         raise CommandError("nothing to change: pass at least one option, such as --network none", ExitCode.USAGE)
@@ -239,6 +241,20 @@ def set_agent_fields(
             body["workspaceSetup"] = left or None
         answer = client.patch(_path("agents", name), body)
     _confirm(f"{name} changed", answer.text, options)
+
+
+def _default_triggers(name: str) -> dict[str, Any]:
+    """Return the field with the triggers of a default agent. Raises CommandError if there is none of this name."""
+    from msgspec import to_builtins
+
+    from labrats.seeds import default_agents
+
+    triggers = {agent.name: agent.spec.event_triggers for agent, _ in default_agents()}
+    if name not in triggers:
+        known = ", ".join(sorted(triggers))
+        message = f"--default-triggers: no default agent has the name {name!r}; these are {known}"
+        raise CommandError(message, ExitCode.USAGE)
+    return {"eventTriggers": to_builtins(triggers[name])}
 
 
 def _check_unset(unset: Sequence[str], body: dict[str, Any]) -> None:

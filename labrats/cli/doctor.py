@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from json import dumps
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import OPEN
 
 if TYPE_CHECKING:
+    from labrats.model.agent import AiAgent
     from labrats.settings import EngineSettings
 
 _VERSION_SECONDS: Final = 20.0
@@ -39,9 +40,9 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
     def doctor(*, json: Json = False) -> ExitCode:
         """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
 
-        With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, their network, and the
-        labels of their Secrets. Exit code 1 if a check fails, if a setting demands what is missing here, or if git is
-        missing, without which no repository can be cloned.
+        With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, their network, the
+        labels of their Secrets, and default agents of earlier versions. Exit code 1 if a check fails, if a setting
+        demands what is missing here, or if git is missing, without which no repository can be cloned.
 
         Args:
             json: Print JSON.
@@ -54,6 +55,7 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
             else:
                 findings = [*examine(settings), *limits(settings)]
                 findings.append(_network_of_agents(settings, findings, keeps_open=engine.keeps_open_network()))
+                findings += triggers_of(engine.stored_agents())
             findings += unmet(settings, findings)
         if json:
             print_text(dumps([asdict(finding) for finding in findings]))
@@ -73,13 +75,24 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
         levels_of,
         network_findings,
     )
+    from labrats.model.agent import AiAgent
     from labrats.settings import KubernetesSettings
 
     required = engine.settings().labelled_credentials
     async with engine.open_store(None) as store:
         labels = await labels_of_secrets(store, required=required)
+        agents = await store.list(AiAgent)
     levels = levels_of(KubernetesSettings().vm_runtime_class)
-    return [*levels, *network_findings(*engine.cluster_network()), *labels]
+    return [*levels, *network_findings(*engine.cluster_network()), *labels, *triggers_of(agents)]
+
+
+def triggers_of(agents: "Iterable[AiAgent]") -> Iterator[Finding]:
+    """Yield a finding for each default agent with the triggers of an earlier version."""
+    from labrats.seeds import has_former_triggers  # other commands do not need it
+
+    for agent in filter(has_former_triggers, agents):
+        command = f"`labrats agent set {agent.name} --default-triggers`"
+        yield Finding(f"agent {agent.name}", "missing", f"does not review commits that are pushed later: {command}")
 
 
 def examine(settings: "EngineSettings") -> Iterator[Finding]:

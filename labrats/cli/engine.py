@@ -20,6 +20,7 @@ from labrats.cli.options import ApiOptions, DataDir, Json
 from labrats.cli.output import paint, print_stderr, print_text
 
 if TYPE_CHECKING:
+    from labrats.model.agent import AiAgent
     from labrats.model.errors import Problem
     from labrats.ports import Store
     from labrats.settings import EngineSettings, KubernetesSettings
@@ -100,6 +101,10 @@ class EngineCommands(Protocol):
 
     def keeps_open_network(self) -> bool:
         """Return whether the data folder is older than the default `public` for the network of agents."""
+        ...
+
+    def stored_agents(self) -> "Sequence[AiAgent]":
+        """Return the agents of the data folder; none if it has no data, or those of an earlier version."""
         ...
 
     def cluster_network(self) -> tuple[str | None, bool | None]:

@@ -8,7 +8,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.model.agent import AiAgent, AiAgentSpec, CiLoop, Trigger
+from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.record import Metadata
 from labrats.model.report import CheckReport, CommentMode, PublishPolicy, PullRequestReport, Report, ReviewReport
@@ -30,6 +33,14 @@ _TITLES: Final = {
     "repair-checks": "Repair failed checks",
 }
 
+_FORMER_REVIEWER: Final = Trigger(
+    source="github",
+    events=("pull_request.opened", "pull_request.reopened", "pull_request.ready_for_review"),
+    filters={"pull_request.draft": False},
+    instruction="code-review",
+)
+"""The trigger of the reviewer in earlier versions, which stored agents keep."""
+
 _TRIGGERS: Final = {
     "ai-developer": Trigger(
         source="github",
@@ -37,11 +48,10 @@ _TRIGGERS: Final = {
         filters={"label.name": "ai-implement"},
         instruction="implement-issue",
     ),
-    "ai-reviewer": Trigger(
-        source="github",
-        events=("pull_request.opened", "pull_request.reopened", "pull_request.ready_for_review"),
-        filters={"pull_request.draft": False},
-        instruction="code-review",
+    "ai-reviewer": replace(
+        _FORMER_REVIEWER,
+        events=(*_FORMER_REVIEWER.events, "pull_request.synchronize"),
+        concurrency=Concurrency(key="{{ agent }} {{ repo }}#{{ number }}", on_new=OnNew.SUPERSEDE, debounce_seconds=30),
     ),
     "ai-triager": Trigger(source="github", events=("issues.opened",), instruction="triage-issue"),
     "ai-documenter": Trigger(
@@ -81,6 +91,11 @@ _REPORTS: Final = {
 def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
     """Return each default agent with the instructions that it names."""
     return [_agent(name, trigger) for name, trigger in _TRIGGERS.items()]
+
+
+def has_former_triggers(agent: AiAgent) -> bool:
+    """Return whether an agent has the triggers of the default agent of an earlier version, unchanged."""
+    return agent.name == "ai-reviewer" and agent.spec.event_triggers == (_FORMER_REVIEWER,)
 
 
 @cache

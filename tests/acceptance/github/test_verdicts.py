@@ -100,6 +100,27 @@ async def test_a_review_runs_at_most_once_more(engine: LocalEngine, github: GitH
     assert [job["published"]["refused"] for job in (first, again)] == [[ONCE_MORE], [MOVED]]
 
 
+async def test_a_review_does_not_run_once_more_if_an_event_has_started_one_for_the_new_head(
+    engine: LocalEngine, github: GitHubStandIn, tmp_path: Path
+) -> None:
+    has_started, is_pushed = tmp_path / "has-started", tmp_path / "is-pushed"
+    waiting = f"import time\nwhile not os.path.exists({str(is_pushed)!r}):\n    time.sleep(0.02)\n"
+    issue = open_pull(github, f"open({str(has_started)!r}, 'w').close()\n{waiting}publish(findings=[])")
+    async with engine.admin() as admin:
+        await set_up(admin, REVIEW, ["pull_request.opened", "pull_request.synchronize"])
+        first = await deliver(engine, "pull_request", a_pull_request_of(github, issue))
+        await until(has_started.exists)
+        pushed = github.demo.git.commit({"more.txt": "more"}, "fix")
+        second = await deliver(engine, "pull_request", a_pull_request_of(github, issue, "synchronize"))
+        is_pushed.touch()
+        assert (await published(admin, first))["published"]["refused"] == [ONCE_MORE]
+        await published(admin, second)
+        await until(lambda: not engine.resources_with('"action":"rerun"'))
+        assert len(await jobs_of(admin)) == 2
+    assert issue.pull
+    assert [each["commit_id"] for each in issue.pull.reviews] == [pushed]
+
+
 async def test_a_commit_that_was_hidden_from_the_agent_is_not_approved(
     engine: LocalEngine, github: GitHubStandIn
 ) -> None:

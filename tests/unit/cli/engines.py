@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from labrats.api.spec_validation import problems_in
 from labrats.main import Commands, OnCreate
 from labrats.manifests.install import custom_resources, installation
+from labrats.model.agent import AiAgent
 from labrats.model.errors import Problem
 from labrats.ports import Store
 from labrats.settings import EngineSettings
@@ -135,6 +136,9 @@ class OwnEngine:
 
     def keeps_open_network(self) -> bool:
         return Commands().keeps_open_network()
+
+    def stored_agents(self) -> Sequence[AiAgent]:
+        return Commands().stored_agents()
 
     def cluster_network(self) -> tuple[str | None, bool | None]:
         return Commands().cluster_network()

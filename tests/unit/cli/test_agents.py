@@ -198,6 +198,20 @@ def test_agent_delete_reports_it(labrats: Labrats, engine: ScriptedEngine) -> No
     assert labrats("agent", "delete", "ai-developer") == (0, "", "ai-developer deleted\n")
 
 
+def test_agent_gets_the_triggers_of_the_default_agent(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("PATCH /api/agents/ai-reviewer", {"name": "ai-reviewer"})
+    assert labrats("agent", "set", "ai-reviewer", "--default-triggers").code == 0
+    (trigger,) = engine.requests[0].json["eventTriggers"]
+    assert "pull_request.synchronize" in trigger["events"]
+    assert trigger["concurrency"] == {
+        "key": "{{ agent }} {{ repo }}#{{ number }}",
+        "onNew": "supersede",
+        "debounceSeconds": 30,
+    }
+    ended = labrats("agent", "set", "mine", "--default-triggers")
+    assert (ended.code, "no default agent has the name 'mine'" in ended.err) == (2, True)
+
+
 def test_agent_seed_reports_how_many_agents_were_added(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/agents/seed", {"seeded": 5})
     assert labrats("agent", "seed") == (0, "", "5 agents added\n")

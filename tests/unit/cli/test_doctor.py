@@ -1,16 +1,22 @@
 """`labrats doctor` on the real machine, and with programs that are missing or fail."""
 
+import asyncio
 import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.backends.embedded.database import open_for_writing
+from labrats.backends.embedded.store import EmbeddedStore
 from labrats.files.free_files import FileRoom
+from labrats.model.agent import AiAgent
+from labrats.model.errors import NotFound
+from labrats.seeds import default_agents
 from tests.unit.cli.engines import Labrats
 
 
@@ -235,3 +241,28 @@ def test_program_of_a_setting_is_examined(labrats: Labrats, tmp_path: Path, monk
     program.chmod(0o755)
     monkeypatch.setenv("LABRATS_CLAUDE_PATH", os.fspath(program))
     assert findings(labrats)[1]["Claude Code"] == ("ok", f"9.9.9 ({program})")
+
+
+def test_default_agent_of_an_earlier_version_is_named_with_the_command_that_changes_it(
+    labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "data"))
+    assert "agent ai-reviewer" not in findings(labrats)[1]
+
+    (default,) = [agent for agent, _ in default_agents() if agent.name == "ai-reviewer"]
+    (trigger,) = default.spec.event_triggers
+    former = replace(trigger, events=trigger.events[:-1], concurrency=None)
+
+    async def store(agent: AiAgent) -> None:
+        async with EmbeddedStore.open(tmp_path / "data" / "labrats.db") as store:
+            with suppress(NotFound):
+                await store.delete(AiAgent, agent.name)
+            await store.create(agent)
+
+    asyncio.run(store(replace(default, spec=replace(default.spec, event_triggers=(former,)))))
+    code, found = findings(labrats)
+    detail = "does not review commits that are pushed later: `labrats agent set ai-reviewer --default-triggers`"
+    assert (code, found["agent ai-reviewer"]) == (0, ("missing", detail))
+
+    asyncio.run(store(default))
+    assert "agent ai-reviewer" not in findings(labrats)[1]
