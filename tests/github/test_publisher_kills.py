@@ -171,10 +171,15 @@ async def a_world(
     branch: str = DEFAULT_BRANCH,
     bundle: bytes = b"",
     job_id: str = "ir-00000001",
+    store: SteppedStore | None = None,
 ) -> World:
-    """Return a world with a job about a pull request. bundle: by default two commits on top of the branch `fix`."""
-    store = SteppedStore()
-    await add_source(store)
+    """Return a world with a job about a pull request. bundle: by default two commits on top of the branch `fix`.
+
+    store: with other jobs, and the source.
+    """
+    if store is None:
+        store = SteppedStore()
+        await add_source(store)
     assert issue.pull
     report = Report(
         comment=CommentMode.STICKY,

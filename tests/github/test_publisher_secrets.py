@@ -100,6 +100,24 @@ async def test_commits_are_published_once_the_secret_is_allowed(github: GitHubSt
     assert SECRET not in written_by(github)
 
 
+async def test_follow_up_names_the_secret_nowhere(github: GitHubStandIn) -> None:
+    world = await a_world_with_secret(github)
+    await world.publish()
+    follow_up = await a_world(github, github.demo.issues[1], job_id="ir-00000002", store=world.store)
+    follow_up.runner.publication_bytes = encode({"comment": f"I have removed {SECRET}."})
+    job = await world.store.get(Job, follow_up.job_id)
+    spec, status = replace(job.spec, follow_up_of=world.job_id), replace(job.status, result=f"No {SECRET}.")
+    await world.store.update(replace(job, spec=spec, status=status))
+    redacting = asyncio.create_task(FoundSecrets(world.store, follow_up.runner).run())
+    await follow_up.publish()
+    while not (job := await world.store.get(Job, follow_up.job_id)).is_settled:
+        await asyncio.sleep(0.005)
+    redacting.cancel()
+    assert job.status.result == "No [redacted]."
+    assert "I have removed [redacted]." in written_by(github)
+    assert SECRET not in written_by(github)
+
+
 async def test_stored_texts_are_redacted(github: GitHubStandIn) -> None:
     world = await a_world_with_secret(github)
     redacting = asyncio.create_task(FoundSecrets(world.store, world.runner).run())

@@ -241,7 +241,7 @@ class Publisher:
                 report=report,
                 target=target,
                 reported=await self._reported(job, progress.published),
-                published=progress.published,
+                published=await self._with_earlier_secrets(job, progress.published),
                 comments=self._comments,
                 record=partial(self._record, job, progress),
                 patch=partial(self._patch, job),
@@ -282,6 +282,17 @@ class Publisher:
         return await reported_job(
             self._runner, job, self._settings, activity=activity, pull_request_url=published.pull_request_url
         )
+
+    async def _with_earlier_secrets(self, job: Job, published: Published) -> Published:
+        """Return what is published, with the secrets found in the job that this one continues or repeats.
+
+        Its agent knows them, too, and may name them. A secret that cannot be recognised is left out.
+        """
+        names, found = filter(None, (job.spec.follow_up_of, job.spec.rerun_of)), [*published.secrets]
+        for earlier in await self._store.get_many(Job, list(names)):
+            of_earlier = earlier.status.published.secrets if earlier.status.published else ()
+            found += [secret for secret in of_earlier if secret.digests]
+        return replace(published, secrets=tuple(dict.fromkeys(found)))
 
     async def _bundle(self, job: Job, report: Report) -> bytes | None:
         if job.phase is not Phase.SUCCEEDED or report.pull_request is None:
