@@ -34,7 +34,12 @@ def clicked_button_of(
         id=f"click-{fingerprint[:32]}",
         action=action,
         event=event.name,
-        target=ReportTarget(repository=target.repository, pull_request=target.pull_request, source=source.name),
+        target=ReportTarget(
+            repository=target.repository,
+            pull_request=target.pull_request,
+            source=source.name,
+            repository_id=target.repository_id,
+        ),
         received_at=now,
         job=job_id,
     )

@@ -62,6 +62,7 @@ def target_of(event: IncomingEvent, source: WebhookSource) -> ReportTarget | Non
         source=source.name,
         head_sha=_head_sha(event),
         comment=_number(event.find("comment", "id")) if event.find("issue") is not None else None,
+        repository_id=_number(event.find("repository", "id")),
     )
 
 

@@ -136,6 +136,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "source": "The WebhookSource with the credentials.",
         "headSha": "The commit of the pull request that the event was about. Set by the engine.",
         "comment": "The id of the comment that caused the job. Set by the engine.",
+        "repositoryId": "GitHub's id of the repository, which stays when its name changes. Set by the engine.",
     },
     Published: {
         "commentUrl": "The comment.",
@@ -151,6 +152,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "finishedAt": "The time at which the job had ended when its report was last complete.",
         "requestedAt": "The time of the last request to write the report again.",
         "objects": "The objects that the engine has created on GitHub, by name.",
+        "repositoryId": "GitHub's id of the repository.",
         "secrets": "The secrets that GitHub has found in the commits. The texts of the job are redacted by them.",
     },
     FoundSecret: {

@@ -119,6 +119,7 @@ class ReportTarget(Record):
     source:       the WebhookSource with the credentials.
     head_sha:     the commit of the pull request that the event was about.
     comment:      the id of the comment that caused the event.
+    repository_id: GitHub's id of the repository, which stays when its name changes. None if the event names none.
     """
 
     repository: str
@@ -127,6 +128,7 @@ class ReportTarget(Record):
     source: str | None = None
     head_sha: str | None = None
     comment: int | None = None
+    repository_id: int | None = None
 
     @property
     def number(self) -> int | None:
@@ -188,6 +190,7 @@ class Published(Record):
     requested_at: time of the last request to publish again.
     secrets:      those that GitHub has found in the commits of any attempt. Texts of the job are redacted by them.
     objects:     the created objects by name, such as `check run of 0a1b2c`. Lists of GitHub may not show them yet.
+    repository_id: of the repository, from the first pass on.
     """
 
     comment_url: str | None = None
@@ -204,3 +207,4 @@ class Published(Record):
     requested_at: datetime | None = None
     secrets: tuple[FoundSecret, ...] = ()
     objects: dict[str, CreatedObject] = {}
+    repository_id: int | None = None

@@ -134,11 +134,16 @@ class GitHub:
         return (await self.create_token(repository, credentials, permissions)).token
 
     async def create_token(
-        self, repository: str, credentials: Mapping[str, str], permissions: Mapping[str, str]
+        self,
+        repository: str,
+        credentials: Mapping[str, str],
+        permissions: Mapping[str, str],
+        repository_id: int | None = None,
     ) -> Token:
         """Return a token for one repository, `owner/name`: the one in `credentials`, or a new one for an hour.
 
-        permissions: of a new token, as GitHub names them.
+        permissions:   of a new token, as GitHub names them.
+        repository_id: if set, the token is for the repository with this id, whatever its name is now.
 
         Raises GiveUp when there can be none, RetryLater when GitHub cannot answer now.
         """
@@ -148,17 +153,34 @@ class GitHub:
             key = (credentials[APP_ID].strip(), repository)
             if installation := self._installations.get(key):
                 with suppress(GiveUp):  # the App may have been installed again
-                    return await self._create_token(client, installation, repository, permissions)
-            path = f"/repos/{repository}/installation"
-            installation = (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
-            created = await self._create_token(client, installation, repository, permissions)
+                    return await self._create_token(client, installation, repository, permissions, repository_id)
+            installation = await self._installation(client, repository, repository_id)
+            created = await self._create_token(client, installation, repository, permissions, repository_id)
             self._installations[key] = installation
             return created
 
+    async def _installation(self, client: httpx2.AsyncClient, repository: str, repository_id: int | None) -> int:
+        """Return the id of the App's installation for a repository. Raises as `create_token` does."""
+        try:
+            path = f"/repos/{repository}/installation"
+            return (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
+        except GiveUp:
+            if repository_id is None:
+                raise
+        path = f"/repositories/{repository_id}/installation"  # a renamed one
+        return (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
+
     async def _create_token(
-        self, client: httpx2.AsyncClient, installation: int, repository: str, permissions: Mapping[str, str]
+        self,
+        client: httpx2.AsyncClient,
+        installation: int,
+        repository: str,
+        permissions: Mapping[str, str],
+        repository_id: int | None,
     ) -> Token:
-        body = {"repositories": [repository.rpartition("/")[2]], "permissions": dict(permissions)}
+        name = repository.rpartition("/")[2]
+        of_repository = {"repositories": [name]} if repository_id is None else {"repository_ids": [repository_id]}
+        body = {**of_repository, "permissions": dict(permissions)}
         path = f"/app/installations/{installation}/access_tokens"
         created = await self._ask(client, "POST", path, Token, _TOKEN_ERRORS, body)
         return msgspec.structs.replace(created, created_at=self._clock.now())

@@ -35,6 +35,8 @@ GitHubClient = httpx2.AsyncClient
 _NEW_SECONDS: Final = 60.0
 """Age of a token up to which parts of GitHub may not know it."""
 
+_READ: Final[Permissions] = {"metadata": "read"}
+
 FIRST_DOUBT_SECONDS: Final = 5.0
 _DOUBTS: Final = (1, 4, 20, 95)
 """Delays after refusals that may not last, as multiples of the first one: five tries in ten minutes."""
@@ -111,6 +113,15 @@ async def github_client(api_url: str) -> AsyncIterator[Callable[[], GitHubClient
             await client().aclose()
 
 
+class RepositoryObject(msgspec.Struct, frozen=True):
+    """A repository as GitHub describes it. full_name: `owner/name` as of now."""
+
+    full_name: str = ""
+    id: int | None = None
+    default_branch: str = ""
+    clone_url: str = ""
+
+
 class Repository:
     """A repository, `owner/name`. Each request uses a token that may do no more than the request needs.
 
@@ -128,6 +139,20 @@ class Repository:
         absent_is_final: whether a 404 is RefusedByGitHub at once.
         """
         return _read(await self._send("GET", path, permissions, absent_is_final=absent_is_final, params=query), kind)
+
+    async def describe(self, *, absent_is_final: bool = False) -> RepositoryObject:
+        """Return the repository, also if it has another name by now. Raises as `get` does."""
+        response = await self._send("GET", "", _READ, redirects=True, absent_is_final=absent_is_final)
+        if response.has_redirect_location:
+            address, base = response.url.join(response.headers["Location"]), self._client.base_url
+            if (address.scheme, address.host, address.port) != (base.scheme, base.host, base.port):
+                raise RefusedByGitHub(response.status_code, "GitHub redirects to another server")
+            response = await self._request("GET", str(address), _READ)
+        return _read(response, RepositoryObject)
+
+    async def describe_by_id(self, repository_id: int) -> RepositoryObject:
+        """Return the repository with an id, for which the tokens are. Raises RefusedByGitHub, RetryLater."""
+        return _read(await self._request("GET", f"/repositories/{repository_id}", _READ), RepositoryObject)
 
     async def pages(self, path: str, kind: type[T], permissions: Permissions, **query: str | int) -> AsyncIterator[T]:
         """Yield the pages of a list, as `kind`. Raises as `get` does."""
@@ -261,7 +286,7 @@ class Repository:
 def may_pass(status: int, said: str) -> bool:
     """Return whether a refusal may not last. said: GitHub's explanation."""
     match status:
-        case 401:
+        case 301 | 302 | 307 | 308 | 401:  # the repository was renamed since its name was read
             return True
         case 403:
             return _LOCKED not in said

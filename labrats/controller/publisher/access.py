@@ -16,7 +16,14 @@ from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.report import ReportTarget
 from labrats.model.webhook_source import TOKEN, OwnWrite, WebhookSource
 from labrats.net.github import GitHub, RefusedToApp, Token
-from labrats.net.github_repository import Doubts, GitHubClient, Permissions, RefusedByGitHub, Repository
+from labrats.net.github_repository import (
+    Doubts,
+    GitHubClient,
+    Permissions,
+    RefusedByGitHub,
+    Repository,
+    RepositoryObject,
+)
 from labrats.ports import Clock, Store
 
 READ: Final[Permissions] = {"metadata": "read"}
@@ -140,11 +147,13 @@ class OwnWrites:
 class Access:
     """A repository, and the account that writes to it. signer: signs the commits that are pushed.
 
+    described:  the repository as GitHub describes it.
     own_writes: None for an App, whose events name a bot as the sender.
     """
 
     repository: Repository
     identity: Identity
+    described: RepositoryObject
     signer: Signer | None = None
     own_writes: OwnWrites | None = None
 
@@ -233,18 +242,48 @@ class GitHubAccess:
         work: refusals of GitHub that may not last are counted for this piece of work.
         """
         secret, doubts = await self._secret(target), self._doubts_of(work)
-
-        async def create(permissions: Permissions) -> Token:
-            return await self._token(target.repository, secret.data, permissions, doubts)
-
-        place = (secret.name, secret.metadata.resource_version, target.repository.lower())
-        tokens = _CachedTokens(self._tokens, place, create)
-        repository = Repository(self.client(), target.repository, tokens, self.clock, doubts)
+        described = await self._describe(target, secret, doubts)
+        name = described.full_name or target.repository
+        repository = self._repository(name, secret, doubts)
         identity = await self._identity(secret, repository)
         own_writes = None
         if identity.is_person and target.source:
-            own_writes = OwnWrites(self.store, target.source, identity.login, target.repository, self.clock)
-        return Access(repository, identity, Signer.of(secret.data), own_writes)
+            own_writes = OwnWrites(self.store, target.source, identity.login, name, self.clock)
+        return Access(repository, identity, described, Signer.of(secret.data), own_writes)
+
+    async def _describe(self, target: ReportTarget, secret: Secret, doubts: Doubts) -> RepositoryObject:
+        """Return the target's repository, which may have a new name, while another one has its old one.
+
+        Empty if GitHub refuses it, as it then does each part. Raises NoAccess, RetryLater.
+        """
+        name, wanted = target.repository, target.repository_id
+        if wanted is None:
+            with suppress(RefusedByGitHub):
+                return await self._repository(name, secret, doubts).describe()
+            return RepositoryObject()
+        named: RepositoryObject | None = None
+        with suppress(RefusedByGitHub):
+            named = await self._repository(name, secret, doubts, is_sure=False).describe(absent_is_final=True)
+        if named and named.id in (None, wanted):
+            return named
+        try:
+            return await self._repository(name, secret, doubts, wanted).describe_by_id(wanted)
+        except RefusedByGitHub as error:
+            if named is None:
+                return RepositoryObject()
+            raise NoAccess(f"{name} is another repository now, and the one with the id {wanted}: {error}") from error
+
+    def _repository(
+        self, name: str, secret: Secret, doubts: Doubts, repository_id: int | None = None, *, is_sure: bool = True
+    ) -> Repository:
+        """Return a repository. repository_id: see create_token. is_sure: False if GitHub may not know the name."""
+
+        async def create(permissions: Permissions) -> Token:
+            return await self._token(name, secret.data, permissions, doubts if is_sure else None, repository_id)
+
+        place = (secret.name, secret.metadata.resource_version, str(repository_id or name.lower()))
+        tokens = _CachedTokens(self._tokens, place, create)
+        return Repository(self.client(), name, tokens, self.clock, doubts)
 
     def _doubts_of(self, work: str) -> Doubts:
         doubts = self._doubts.setdefault(work, Doubts())
@@ -271,17 +310,23 @@ class GitHubAccess:
         return secret
 
     async def _token(
-        self, repository: str, credentials: Mapping[str, str], permissions: Permissions, doubts: Doubts
+        self,
+        repository: str,
+        credentials: Mapping[str, str],
+        permissions: Permissions,
+        doubts: Doubts | None,
+        repository_id: int | None,
     ) -> Token:
         wanted = ", ".join(f"{name}: {level}" for name, level in permissions.items())
         request = f"token {wanted}"
         try:
-            token = await self.github.create_token(repository, credentials, permissions)
+            token = await self.github.create_token(repository, credentials, permissions, repository_id)
         except GiveUp as error:
             refusal = RefusedByGitHub(0, f"{error}; it needs the permissions {wanted}")
             may_last = not isinstance(error, RefusedToApp) or error.status not in (401, 404)
-            raise refusal if may_last else doubts.error_of(request, refusal) from error
-        doubts.settle(request)
+            raise refusal if may_last or doubts is None else doubts.error_of(request, refusal) from error
+        if doubts:
+            doubts.settle(request)
         return token
 
     async def _identity(self, secret: Secret, repository: Repository) -> Identity:

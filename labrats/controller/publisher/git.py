@@ -63,7 +63,8 @@ _UNREACHABLE: Final = re.compile(
 )
 _REFUSED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d")
 _DENIED: Final = re.compile(
-    r"(?:error:|HTTP) 40[134]|Authentication failed|could not read Username|repository '[^']*' not found", re.IGNORECASE
+    r"(?:error:|HTTP) (?:30[1278]|40[134])|Authentication failed|could not read Username|repository '[^']*' not found",
+    re.IGNORECASE,
 )
 _SHORTAGE: Final = re.compile(r"No space left on device|Resource temporarily unavailable|Too many open files")
 _SHORTAGES: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
@@ -101,7 +102,7 @@ class NotPushed(LabratsError):
 
 
 class Denied(NotPushed):
-    """GitHub does not let the token reach the repository, which may not last."""
+    """GitHub does not let the token reach the repository, which may not last: a new token, or a new name."""
 
 
 class BranchHasOtherCommits(NotPushed):

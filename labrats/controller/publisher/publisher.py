@@ -154,16 +154,19 @@ class Publisher:
         if (job := self._jobs.get(job_id)) is None or (report := job.spec.report) is None or report.target is None:
             return
         progress = self._progress.setdefault(job_id, _Progress(job.status.published or Published()))
-        if any(lock.locked() for lock in self._locks_of(report.target, progress)):  # no worker waits for another one
+        target = report.target
+        if target.repository_id is None:
+            target = replace(target, repository_id=progress.published.repository_id)
+        if any(lock.locked() for lock in self._locks_of(target, progress)):  # no worker waits for another one
             self._work.add_later(job_id, LOCKED_SECONDS)
             return
         if (wait := self._wait_of(progress)) > 0:
             self._work.add_later(job_id, wait)
             return
         if progress.begin(job) and _requested_at(job):
-            self._comments.forget(report.target)
+            self._comments.forget(target)
         try:
-            published = await self._pass(job, report, report.target, progress)
+            published = await self._pass(job, report, target, progress)
         except NoAccess as error:
             await self._record(job, progress, replace(progress.published, refused=(str(error),)))
             self._work.add_later(job_id, ACCESS_SECONDS)

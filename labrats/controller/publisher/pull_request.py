@@ -11,7 +11,6 @@ from labrats.controller.publisher.access import (
     CONTENTS,
     ISSUES,
     PULL_REQUESTS,
-    READ,
     READ_CONTENTS,
     WORKFLOWS,
     Access,
@@ -32,6 +31,7 @@ from labrats.controller.publisher.labels import add_proposed_labels
 from labrats.controller.publisher.signed_commits import Placed, place_on_branch
 from labrats.model.errors import RetryLater
 from labrats.model.found_secrets import FoundSecret
+from labrats.model.job import DEFAULT_BRANCH_ANNOTATION
 from labrats.model.report import ProtectedAction, PublishPolicy, PullRequestReport, ReportTarget
 from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.net.github_repository import Permissions, RefusedByGitHub
@@ -106,11 +106,6 @@ class _Issue(msgspec.Struct):
     title: str = ""
 
 
-class _RepositoryObject(msgspec.Struct):
-    default_branch: str
-    clone_url: str = ""
-
-
 class _Comparison(msgspec.Struct):
     status: str = ""
 
@@ -173,7 +168,6 @@ class CommitsPublisher:
 
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
-        repository = await self.access.repository.get("", _RepositoryObject, READ)
         forbidden: RefusedByGitHub | None = None
         permissions = CONTENTS
         try:
@@ -182,7 +176,7 @@ class CommitsPublisher:
             forbidden, permissions = error, READ_CONTENTS
             token = await self.access.repository.token(permissions)
         try:
-            url, hosts = self._clone_url(repository), self.reported.known_hosts
+            url, hosts = self._clone_url(), self.reported.known_hosts
             commits = await in_git_thread(Commits.fetch, bundle, url, token, hosts, self.access.signer)
         except NotPushed as error:
             await self._doubt(error, permissions)
@@ -195,7 +189,7 @@ class CommitsPublisher:
             if commits.change_workflows:  # an App that may not refuses, which leads to a patch as well
                 permissions = WORKFLOWS
                 commits = replace(commits, token=await self.access.repository.token(permissions))
-            return await self._push(commits, repository.default_branch)
+            return await self._push(commits)
         except HoldsSecrets as error:
             return await _without_secrets(commits, error.places)
         except (RefusedByGitHub, NotPushed) as error:
@@ -209,9 +203,9 @@ class CommitsPublisher:
         if isinstance(error, Denied):
             await self.access.repository.doubt("git", permissions, RefusedByGitHub(403, str(error)))
 
-    def _clone_url(self, repository: _RepositoryObject) -> str:
+    def _clone_url(self) -> str:
         setup = self.reported.job.spec.workspace_setup
-        return repository.clone_url or (setup.git_repo if setup else "")
+        return self.access.described.clone_url or (setup.git_repo if setup else "")
 
     def _reason_to_refuse(self, commits: Commits, size: int) -> str | None:
         if reason := reason_to_refuse(self.policy, commits.files, size):
@@ -221,10 +215,10 @@ class CommitsPublisher:
             return f"the changes concern protected files: {', '.join(protected[:10])}"
         return None
 
-    async def _push(self, commits: Commits, default_branch: str) -> Pushed:
+    async def _push(self, commits: Commits) -> Pushed:
         number = self.target.pull_request
         of_target = await read_pull_request(self.access, number) if number is not None else None
-        if of_target and of_target.is_of_fork(self.target.repository):
+        if of_target and of_target.is_of_fork(self.access.repository.name):
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
         if of_target and self._is_ours_and_open(of_target) and self._may_push_to(of_target.head.ref):
             return await self._push_to_ours(of_target, commits)
@@ -232,7 +226,15 @@ class CommitsPublisher:
             return await _as_patch(commits, "no pull request: policy.maxPullRequests is 0")
         if of_target:
             return await self._open(commits, of_target.head.ref if of_target.state == OPEN else of_target.base.ref)
-        return await self._open(commits, base_branch(self.reported) or default_branch)
+        return await self._open(commits, await self._base(commits))
+
+    async def _base(self, commits: Commits) -> str:
+        """Return the branch that the agent started from. For a default branch with another name now, it is that one."""
+        base, annotations = base_branch(self.reported), self.reported.job.metadata.annotations
+        if base and base == annotations.get(DEFAULT_BRANCH_ANNOTATION):
+            is_gone = await in_git_thread(commits.remote_head, base) is None
+            return self.access.described.default_branch if is_gone else base
+        return base or self.access.described.default_branch
 
     def _is_ours(self, pull_request: PullRequest) -> bool:
         """Return whether a job opened the pull request.
@@ -380,7 +382,7 @@ class CommitsPublisher:
         owner = self.access.repository.name.partition("/")[0]
         query: dict[str, Any] = {"head": f"{owner}:{branch}", "state": "all", "sort": "created", "direction": "desc"}
         found = await self.access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
-        of_repository = (each for each in found if not each.is_of_fork(self.target.repository))
+        of_repository = (each for each in found if not each.is_of_fork(self.access.repository.name))
         if listed := next((each for each in of_repository if each.head.ref == branch), None):
             return listed
         number = self.creations.id_of(_name_of(branch))

@@ -177,6 +177,7 @@ class ReportPass:
             refused=tuple(self._refused),
             secrets=self.published.secrets,
             objects=self.published.objects,
+            repository_id=self.access.described.id or self.published.repository_id,
         )
         if self._postponed:
             before = self.published
@@ -252,7 +253,10 @@ class ReportPass:
 
         After a kill, the next publisher recognises by them what is the engine's.
         """
-        published = msgspec.structs.replace(self.published, **parts, head_sha=self._head_sha)
+        repository_id = self.access.described.id or self.published.repository_id
+        published = msgspec.structs.replace(
+            self.published, **parts, head_sha=self._head_sha, repository_id=repository_id
+        )
         if published != self.published:
             self.published = published
             await self.record(published)

@@ -218,7 +218,8 @@ async def test_run_starts_nothing_on_the_code_of_a_fork(engine: LocalEngine, git
         answer = await refused(github, pull, written)
         assert "it is about the code of a fork, and `allowForks` is false" in answer
         granted = [each["permissions"] for each in github.access.grants]
-        assert granted == [{"pull_requests": "read"}, {"metadata": "read"}, {"pull_requests": "write"}]
+        read, write = {"pull_requests": "read"}, {"pull_requests": "write"}
+        assert granted == [{"metadata": "read"}, read, {"metadata": "read"}, write]
         assert await jobs_of(admin) == []
 
 

@@ -3,7 +3,8 @@
 import base64
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from joserfc import jwt
@@ -67,10 +68,18 @@ class Access:
     def installed_on(self, repository: str) -> bool:
         return self.installed is None or repository in self.installed
 
-    def create_token(self, body: Json, owned: set[str]) -> tuple[str, dict[str, str]]:
+    def rename(self, old: str, new: str) -> None:
+        """Let the tokens for a repository be for its new name."""
+        for token, actor in self._tokens.items():
+            if actor.repositories and old in actor.repositories:
+                self._tokens[token] = replace(actor, repositories=actor.repositories - {old} | {new})
+        if self.installed and old in self.installed:
+            self.installed = self.installed - {old} | {new}
+
+    def create_token(self, body: Json, owned: Mapping[str, int]) -> tuple[str, dict[str, str]]:
         """Create a token of the installation, and return it with its permissions.
 
-        owned: full names of its repositories.
+        owned: the ids of its repositories by full name.
         """
         wanted = body.get("permissions", self.permissions)
         limited = Actor("installation", permissions=self.permissions)
@@ -82,6 +91,10 @@ class Access:
             if len(reached) != len(body["repositories"]):
                 problem = "does not exist or is not accessible to the parent installation."
                 raise ApiError(422, f"There is at least one repository that {problem}")
+        if "repository_ids" in body:
+            reached = {name for name in reached if owned[name] in body["repository_ids"]}
+            if len(reached) != len(body["repository_ids"]):
+                raise ApiError(422, "There is at least one repository that does not exist.")
         self.grants.append(body)
         token = f"ghs_test_token_{len(self.grants)}"
         granted = {name: level for name, level in wanted.items() if name not in self.withheld}

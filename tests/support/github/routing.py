@@ -19,6 +19,7 @@ Answer = tuple[int, Any]
 class World:
     """Everything that the API shows. url: of the stand-in. signs_commits: of the commits that the API creates.
 
+    moved:       ids of renamed repositories by their former names.
     lag_seconds: age below which lists lack a check run, comment, review or pull request.
     """
 
@@ -28,6 +29,7 @@ class World:
     hook: Hook = field(default_factory=Hook)
     last_id: int = 5000
     signs_commits: bool = True
+    moved: dict[str, int] = field(default_factory=dict)
     lag_seconds: float = 0
     _created: dict[int, float] = field(default_factory=dict)
 
@@ -35,6 +37,13 @@ class World:
         self.last_id += 1
         self._created[self.last_id] = time.monotonic()
         return self.last_id
+
+    def with_id(self, repository_id: int) -> Repository | None:
+        return next((each for each in self.repositories.values() if each.id == repository_id), None)
+
+    def now_at(self, name: str) -> Repository | None:
+        """Return the repository that had this name, unless another one has it now."""
+        return None if name in self.repositories else self.with_id(self.moved.get(name, 0))
 
     def listed(self, objects: Iterable[Json]) -> list[Json]:
         """Return the objects that lists show by now."""

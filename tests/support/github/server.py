@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -12,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from tests.support.github import graphql
 from tests.support.github.access import Access
@@ -30,6 +31,9 @@ from tests.support.loopback import QuietHandler, served_by
 
 _MODULES: Final = (apps, checks, issues, pulls, repositories)
 """The modules whose import fills ROUTES."""
+
+FIRST_ID: Final = 100
+"""The id of the first repository."""
 
 _SERVICES: Final = {"git-upload-pack": "contents:read", "git-receive-pack": "contents:write"}
 
@@ -72,13 +76,15 @@ class GitHubStandIn:
 
     @property
     def demo(self) -> Repository:
-        return self.world.repositories["octo/demo"]
+        repository = self.world.with_id(FIRST_ID)
+        assert repository
+        return repository
 
     def add_repository(
         self, name: str, *, private: bool = True, fork_of: Repository | None = None, git: BareRepository | None = None
     ) -> Repository:
         """Add a repository with one commit, or a fork with the branches of the original."""
-        number = len(self.world.repositories) + 100
+        number = len(self.world.repositories) + FIRST_ID
         if git is None:
             git = BareRepository.create(self.folder / f"{number}.git")
             if fork_of:
@@ -89,6 +95,15 @@ class GitHubStandIn:
         repository = Repository(number, name, url, git, self.world.new_id, private=private, fork_of=fork_of)
         self.world.repositories[name] = repository
         return repository
+
+    def rename(self, repository: Repository, name: str) -> None:
+        """Rename a repository. Requests with its former name are redirected until another one gets that name."""
+        with self._lock:
+            del self.world.repositories[repository.name]
+            self.world.moved[repository.name] = repository.id
+            self.access.rename(repository.name, name)
+            repository.name, repository.url = name, f"{self.url}/{name}"
+            self.world.repositories[name] = repository
 
     def limit_writes(self, count: int, seconds: float) -> None:
         """Answer further writes with a secondary rate limit when there are more than `count` in `seconds`."""
@@ -134,6 +149,9 @@ class GitHubStandIn:
                 self.after_call(call.number)
 
     def _answer_api(self, call: Call, headers: Any, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        if location := self._new_place(call):
+            call.status = 301 if call.method == "GET" else 307
+            return call.status, b'{"message": "Moved Permanently"}', {"Location": location}
         problems = self._recognise(call, body)
         fault = self.faults.next_for(call)
         if problems:
@@ -150,6 +168,16 @@ class GitHubStandIn:
         call.status = status
         call.headers["Content-Type"] = "application/json; charset=utf-8"
         return status, b"" if shown is None else json.dumps(shown).encode(), call.headers
+
+    def _new_place(self, call: Call) -> str | None:
+        """Return the address of a renamed repository for a request with its former name; None for other requests."""
+        if found := re.fullmatch(r"/repos/([^/]+/[^/]+)(/.*)?", call.path):
+            repository, rest = self.world.now_at(found[1]), found[2] or ""
+            return f"{self.url}/repositories/{repository.id}{rest}{_query(call)}" if repository else None
+        if found := re.fullmatch(r"/repositories/(\d+)(/.*)?", call.path):
+            repository = self.world.with_id(int(found[1]))
+            call.path = f"/repos/{repository.name if repository else 'nobody/nothing'}{found[2] or ''}"
+        return None
 
     def _recognise(self, call: Call, body: bytes) -> list[str]:
         """Find a request's operation and read its body. Return its violations of GitHub's description."""
@@ -200,7 +228,11 @@ class GitHubStandIn:
             raise AnswerLost
 
     def _answer_git(self, call: Call, rest: str, headers: Any, body: bytes) -> tuple[int, bytes, dict[str, str]]:
-        repository = self.world.repositories.get(call.path.strip("/").partition(".git/")[0])
+        name, _, place = call.path.strip("/").partition(".git/")
+        if moved := self.world.now_at(name):
+            call.status = 301
+            return 301, b"", {"Location": f"{moved.clone_url}/{place}{_query(call)}"}
+        repository = self.world.repositories.get(name)
         service = call.query.get("service", "") if rest == "info/refs" else rest
         fault, challenge = self.faults.next_for(call), {"WWW-Authenticate": 'Basic realm="GitHub"'}
         call.status = fault.status or self._git_status(call, repository, service, headers)
@@ -229,6 +261,10 @@ class GitHubStandIn:
         if not call.actor.reaches(repository.name):
             return 404
         return 200 if call.actor.may(_SERVICES[service]) else 403
+
+
+def _query(call: Call) -> str:
+    return f"?{urlencode(call.query)}" if call.query else ""
 
 
 def _git_service(path: str) -> str | None:

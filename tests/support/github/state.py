@@ -144,6 +144,13 @@ class Repository:
     def clone_url(self) -> str:
         return f"{self.url}.git"
 
+    def rename_branch(self, old: str, new: str) -> None:
+        """Rename a branch, which stays the default one if it was. Pull requests follow."""
+        self.git.git("branch", "-m", old, new)
+        for issue in self.issues.values():
+            if issue.pull and issue.pull.base == old:
+                issue.pull.base = new
+
     def open_issue(self, title: str = "It crashes", body: str | None = "When I start it.", user: Actor = OCTO) -> Issue:
         issue = Issue(self, max(self.issues, default=0) + 1, title, body, user.user)
         self.issues[issue.number] = issue
@@ -245,7 +252,7 @@ class Repository:
             "fork": self.fork_of is not None,
             "html_url": self.url,
             "clone_url": self.clone_url,
-            "default_branch": "main",
+            "default_branch": self.git.git("symbolic-ref", "--short", "HEAD"),
             "has_issues": self.has_issues,
             "archived": False,
         }

@@ -115,7 +115,8 @@ def test_an_agent_reports_nothing_for_a_job_without_an_event_or_target() -> None
 )
 def test_the_target_is_what_the_event_is_about(payload: dict[str, Any], wanted: dict[str, Any]) -> None:
     target = target_of(IncomingEvent("github", "any", payload), a_source())
-    assert target == ReportTarget(repository="octo/demo", source="github", **wanted)
+    repository_id = payload["repository"].get("id")
+    assert target == ReportTarget(repository="octo/demo", source="github", repository_id=repository_id, **wanted)
 
 
 def test_an_event_without_a_repository_has_no_target() -> None:

@@ -32,7 +32,9 @@ def get_installation(world: World, call: Call) -> Answer:
 @route("POST /app/installations/{installation_id}/access_tokens", actors=("app",))
 def create_token(world: World, call: Call) -> Answer:
     _require_installation(call)
-    token, permissions = world.access.create_token(call.body or {}, set(world.repositories))
+    token, permissions = world.access.create_token(
+        call.body or {}, {name: each.id for name, each in world.repositories.items()}
+    )
     return 201, {"token": token, "expires_at": "2100-01-01T13:00:00Z", "permissions": permissions}
 
 
