@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from labrats.cli.submit_options import (
     SettingOptions,
     SubmitOptions,
     read_prompt,
+    read_schema,
 )
 
 if TYPE_CHECKING:
@@ -220,6 +222,8 @@ def rerun(
     priority: float | None = None,
     metadata: RepeatedOption = (),
     report: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    result_schema: Path | None = None,
+    callback_url: str | None = None,
     follow: Follow = False,
     options: ApiOptions = DEFAULTS,
 ) -> int:
@@ -233,6 +237,8 @@ def rerun(
         priority: Another priority. Jobs with a lower number start first.
         metadata: Metadata that replaces that of the first job, KEY=VALUE. Repeatable.
         report: Report to GitHub where the first job did.
+        result_schema: A file with the JSON Schema of the result, instead of the first job's.
+        callback_url: The URL to which the engine reports the start and the end of the new job.
         follow: Print the new job's log and result live, and exit with the code of its outcome.
     """
     changes = {
@@ -241,6 +247,8 @@ def rerun(
         "priority": priority,
         "metadata": parse_pairs("--metadata", metadata) or None,
         "report": report or None,
+        "resultSchema": read_schema(result_schema),
+        "callbackUrl": callback_url,
     }
     with options.connect() as client:
         body = {name: value for name, value in changes.items() if value is not None}
@@ -252,6 +260,9 @@ def reply(
     /,
     prompt: Annotated[str | None, Parameter(alias="-p", allow_leading_hyphen=True)] = None,
     *,
+    report: Annotated[bool | None, Parameter(show_default=False)] = None,
+    result_schema: Path | None = None,
+    callback_url: str | None = None,
     idempotency_key: str | None = None,
     follow: Follow = False,
     options: ApiOptions = DEFAULTS,
@@ -264,10 +275,19 @@ def reply(
     Args:
         job_id: The id of the ended job.
         prompt: The message. Use - to read it from standard input.
+        report: Report to GitHub where the job did. Default: as the job.
+        result_schema: A file with the JSON Schema of the answer.
+        callback_url: The URL to which the engine reports the start and the end of the new job.
         idempotency_key: A key that makes a retry safe: a second message with the same key returns the first job.
         follow: Print the new job's log and result live, and exit with the code of its outcome.
     """
-    body = {"prompt": read_prompt(prompt)}
+    fields = {
+        "prompt": read_prompt(prompt),
+        "report": report,
+        "resultSchema": read_schema(result_schema),
+        "callbackUrl": callback_url,
+    }
+    body = {name: value for name, value in fields.items() if value is not None}
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
     with options.connect() as client:
         return _print_new_job(client, client.post(f"{_path(job_id)}/messages", body, headers), options, follow=follow)

@@ -25,10 +25,10 @@ from labrats.intake.stored_jobs import existing_jobs
 from labrats.intake.validation import (
     NetworkProblem,
     WorkspaceContents,
+    agent_of,
     check_open_network,
     check_settings,
     check_setup,
-    enabled_agent,
     result_schema_of,
     validate,
 )
@@ -174,7 +174,7 @@ class Admission:
         """
         role = request.agent_role
         try:
-            agent = request.agent if role is None else enabled_agent(role, self._catalog)
+            agent = request.agent if role is None else agent_of(role, request, self._catalog)
         except Invalid as error:  # all further checks depend on the agent
             raise problems.and_those_of(error) from None
         engine = JobConfig(network=self._settings.network, isolation=self._settings.isolation)

@@ -10,7 +10,7 @@ from labrats.intake.reruns import Changes, rerun_request
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
 from labrats.model.conversation import TEXT_BYTES, continued
-from labrats.model.errors import Conflict, IllegalMove, NotFound
+from labrats.model.errors import IllegalMove, NotEnded, NotFound
 from labrats.model.job import Job
 from labrats.model.outside_text import text_within
 from labrats.model.phases import Phase
@@ -23,17 +23,18 @@ _NOT_ENDED: Final = (
 
 
 async def follow_up_request(
-    stored_jobs: StoredJobs, runner: Runner, job: Job, prompt: str, caller: Caller
+    stored_jobs: StoredJobs, runner: Runner, job: Job, message: Changes, caller: Caller
 ) -> JobRequest:
     """Return the request for a follow-up of `job`, which continues that job and not later ones of the conversation.
 
-    The new job belongs to the caller. It has the agent, settings, repository, files and report of the first one, and is
-    untrusted if that is.
+    The new job belongs to the caller. It has the agent, settings, repository and files of the first one, its report
+    unless `message.report` is False, and is untrusted if that is.
 
-    Raises Conflict while the job has not ended, and IllegalMove if a part of it no longer exists.
+    Raises NotEnded while the job has not ended, IllegalMove if a part of it no longer exists, and Invalid if a report
+    is wanted and the job has none.
     """
     if not job.ended:
-        raise Conflict(_NOT_ENDED.format(id=job.id))
+        raise NotEnded(_NOT_ENDED.format(id=job.id))
     if job.spec.pipeline:
         raise IllegalMove("a pipeline has no conversation to continue; run the job again with another prompt")
     try:
@@ -42,8 +43,8 @@ async def follow_up_request(
         raise IllegalMove("the job's prompt was deleted; submit a new job") from error
     earlier = await stored_jobs.conversation_of(job)
     follow_up = FollowUp(job.id, job.metadata.uid, continued(earlier, earlier_prompt, await _answer_of(runner, job)))
-    request = await rerun_request(stored_jobs, job, Changes(prompt=prompt), caller, follow_up)
-    return replace(request, report=job.spec.report)
+    request = await rerun_request(stored_jobs, job, message, caller, follow_up)
+    return request if message.report is False else replace(request, report=job.spec.report)
 
 
 async def _answer_of(runner: Runner, job: Job) -> str:

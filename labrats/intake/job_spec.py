@@ -53,7 +53,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
     return JobSpec(
         source=request.source,
         type=request.type,
-        agent_role=prepared.agent.spec.trigger_name if prepared.agent else None,
+        agent_role=prepared.agent.spec.trigger_name if prepared.agent else request.agent_role,
         title=title_of(request.prompt) or (first.spec.title if first else None),
         rerun_of=first.id if first and not (follow_up and follow_up.of == first.id) else None,
         follow_up_of=follow_up.of if follow_up else None,

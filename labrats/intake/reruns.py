@@ -24,14 +24,16 @@ _CHOSEN: Final = frozenset({REQUEST_LAYER, RERUN_LAYER, "trigger", "webhook-sour
 class Changes:
     """Changes to the first job. None where nothing changes.
 
-    report: whether the new job reports where the first one did, by the same rules.
+    report: True if the new job must report where the first one did, by the same rules; False if it must not.
     """
 
     prompt: str | None = None
     config: JobConfig = JobConfig()
     priority: int | float | None = None
     metadata: dict[str, Any] | None = None
-    report: bool = False
+    report: bool | None = None
+    result_schema: dict[str, Any] | None = None
+    callback_url: str | None = None
 
 
 async def rerun_request(
@@ -39,7 +41,7 @@ async def rerun_request(
 ) -> JobRequest:
     """Return the request to run `job` again.
 
-    The new job belongs to the caller and is in no chain, and no callback reports it. If the first one is
+    The new job belongs to the caller and is in no chain. Only a callback of `changes` reports it. If the first one is
     somebody else's, its files and commands fill no cached folder of the caller, and it has no concurrency key. Else it
     waits for the others of the key. A rerun of a follow-up continues the same conversation. follow_up: the
     conversation of a job that continues `job` instead.
@@ -82,7 +84,8 @@ async def rerun_request(
         untrusted=spec.untrusted,
         pipeline=spec.pipeline,
         report=spec.report if changes.report else None,
-        result_schema=None if follow_up else job.result_schema,  # a follow-up is a talk with the agent
+        callback_url=changes.callback_url,
+        result_schema=changes.result_schema or (None if follow_up else job.result_schema),  # a follow-up is a talk
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )
 

@@ -19,11 +19,14 @@ from labrats.model.config import (
     ResolvedConfig,
     resolve_config,
     resolved_provider,
+    wire_names,
 )
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels, strength
 from labrats.model.webhook_source import WebhookSourceSpec
 
 NOTHING: Final = JobConfig()
+
+AGENT_LAYER: Final = "agent"
 
 ENGINE_LAYER: Final = "engine"
 """The layer of the engine's own settings, from its environment."""
@@ -50,7 +53,7 @@ def settings_of(
         ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),
         ConfigLayer("webhook-source-override", _of_repo(source.spec, request.repo_name) if source else NOTHING),
         ConfigLayer("webhook-source", source.spec.defaults if source else NOTHING),
-        ConfigLayer("agent", _of_agent(agent.spec) if agent else NOTHING),
+        ConfigLayer(AGENT_LAYER, _of_agent(agent.spec) if agent else _of_former_agent(request)),
     ]
     provider = resolved_provider([*callers, *layers])
     layers += [
@@ -105,6 +108,16 @@ def _of_agent(spec: AiAgentSpec) -> JobConfig:
         network=spec.default_network,
         isolation=spec.default_isolation,
     )
+
+
+def _of_former_agent(request: JobRequest) -> JobConfig:
+    """Return what the first job has of its agent, which was deleted or disabled since."""
+    if request.first is None:
+        return NOTHING
+    resolved = request.first.job.resolved
+    fields = (field for field, name in wire_names() if resolved.origins.get(name) == AGENT_LAYER)
+    recorded = {field: getattr(resolved.config, field) for field in fields}
+    return JobConfig(**(recorded | {"provider": resolved.provider})) if recorded else NOTHING
 
 
 def _of_provider(config: AiConfigSpec, provider: str) -> JobConfig:

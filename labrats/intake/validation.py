@@ -125,6 +125,19 @@ def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     return agent
 
 
+def agent_of(trigger_name: str, request: JobRequest, catalog: Catalog) -> AiAgent | None:
+    """Return the agent with that `triggerName`. Raise Invalid where it is missing or disabled.
+
+    Return None for a rerun or follow-up of a job whose agent is missing or disabled: its recorded settings apply.
+    """
+    try:
+        return enabled_agent(trigger_name, catalog)
+    except Invalid:
+        if request.first and request.first.job.spec.agent_role == trigger_name:
+            return None
+        raise
+
+
 def result_schema_of(request: JobRequest, agent: AiAgent | None) -> dict[str, Any] | None:
     """Return the JSON Schema of the job's result: its own, or else its agent's. Raises Invalid for an invalid one.
 

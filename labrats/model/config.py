@@ -202,4 +202,9 @@ def wire_name(field: str) -> str:
     return dict(_FIELDS)[field]
 
 
+def wire_names() -> Sequence[tuple[str, str]]:
+    """Return each field of JobConfig with the API's name."""
+    return _FIELDS
+
+
 _FIELDS: Final = tuple((field.name, field.encode_name) for field in msgspec.structs.fields(JobConfig))

@@ -48,6 +48,10 @@ class IllegalMove(LabratsError):
     """The job's phase does not allow the move (400)."""
 
 
+class NotEnded(IllegalMove):
+    """The job must have ended first (400)."""
+
+
 class RetryLater(LabratsError):
     """A transient failure: retry after `delay_seconds` (503)."""
 

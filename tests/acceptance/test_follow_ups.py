@@ -64,10 +64,23 @@ async def test_job_that_has_not_ended_takes_no_message(user: User) -> None:
     await user.wait(job_id)
     late = await user.post(f"/api/jobs/{job_id}/messages", {"prompt": "Never mind."})
 
-    assert (early.status_code, early.json()["code"]) == (409, "conflict")
+    assert (early.status_code, early.json()["code"]) == (400, "not_ended")
     assert f"labrats wait {job_id}" in early.json()["error"]
     assert late.status_code == 201
     await user.post(f"/api/jobs/{late.json()['jobId']}/cancel")
+
+
+async def test_message_may_set_a_result_schema_and_a_report(user: User) -> None:
+    first = (await user.run())["id"]
+    schema = {"type": "object", "required": ["ok"]}
+
+    body = {"prompt": "Answer.", "resultSchema": schema, "report": False}
+    answer = await user.post(f"/api/jobs/{first}/messages", body)
+    job = await user.wait(answer.json()["jobId"])
+    without_report = await user.post(f"/api/jobs/{first}/messages", {"prompt": "Report.", "report": True})
+
+    assert job["resultSchema"] == schema
+    assert (without_report.status_code, without_report.json()["details"][0]["field"]) == (422, "report")
 
 
 async def test_invalid_messages_are_refused_with_their_field(user: User, admin: User) -> None:

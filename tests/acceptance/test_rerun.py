@@ -1,5 +1,7 @@
 """Reruns: a new job with the texts, files and settings of an earlier one."""
 
+import pytest
+
 from tests.acceptance.engine import User
 
 SCRIPT = [{"write": {"path": "out.txt", "text": "x"}}, {"result": "done"}]
@@ -44,6 +46,40 @@ async def test_rerun_may_have_another_prompt_and_keeps_the_instructions(user: Us
     texts = (await user.get(f"/api/jobs/{again['id']}/prompt")).json()
     assert texts["prompt"] == "Say goodbye."
     assert "Be brief." in texts["instructions"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "disabled"])
+async def test_job_of_a_former_agent_runs_again_and_continues_with_its_recorded_settings(
+    user: User, admin: User, name: str, how: str
+) -> None:
+    agent = {"name": name, "defaultProvider": "mock", "defaultModel": name, "defaultEffort": "high"}
+    assert (await admin.post("/api/agents", agent)).status_code == 201
+    first = await user.run(prompt="Say hello.", agentRole=name, config={})
+    if how == "deleted":
+        await admin.http.delete(f"/api/agents/{name}")
+    else:
+        await admin.http.patch(f"/api/agents/{name}", json={"enabled": False})
+
+    again = await user.wait(await rerun(user, first["id"], {}))
+    message = await user.post(f"/api/jobs/{again['id']}/messages", {"prompt": "And goodbye."})
+    further = await user.wait(message.json()["jobId"])
+    new = await user.post("/api/jobs/submit", {"source": "s", "type": "t", "prompt": "x", "agentRole": name})
+
+    for job in (again, further):
+        assert (job["agentRole"], job["model"], job["config"]["effort"]) == (name, name, "high")
+        assert job["status"] == "completed"
+    assert new.status_code == 422
+
+
+async def test_rerun_may_have_another_result_schema_and_a_callback(user: User) -> None:
+    first, schema = await user.run({"result": {"ok": True}}), {"type": "object", "required": ["ok"]}
+
+    again = await user.wait(await rerun(user, first["id"], {"resultSchema": schema}))
+    unreachable = {"callbackUrl": "http://127.0.0.1:1/hook"}
+    refused = await user.post(f"/api/jobs/{first['id']}/rerun", unreachable)
+
+    assert (again["status"], again["resultSchema"]) == ("completed", schema)
+    assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "callbackUrl")
 
 
 async def test_repeated_rerun_with_one_key_creates_one_job(user: User) -> None:

@@ -1,4 +1,4 @@
-"""The response of a GET can be sent back, since read-only fields are ignored."""
+"""The response of a GET can be sent back: read-only fields are ignored if they are equal to the stored ones."""
 
 from typing import Any
 
@@ -78,3 +78,20 @@ async def test_the_default_settings_can_be_sent_back(admin: httpx2.AsyncClient) 
     answer = await admin.put("/api/config/defaults", json=read)
     assert answer.status_code == 200, answer.text
     assert answer.json() | {"resourceVersion": ""} == read | {"resourceVersion": ""}
+
+
+@pytest.mark.parametrize(("plural", "body"), RESOURCES.values(), ids=RESOURCES)
+async def test_read_only_field_with_another_value_is_refused(
+    admin: httpx2.AsyncClient, plural: str, body: dict[str, Any]
+) -> None:
+    stored = (await admin.post(f"/api/{plural}", json=body)).json()
+    resource = f"/api/{plural}/{stored['id']}"
+    read_only = {"id", "name", "url", "conditions", "deliveries", "active", "queued", "pausedUntil", "warnings"}
+
+    refused = {name: await admin.patch(resource, json={name: "other"}) for name in read_only & stored.keys()}
+    equal = await admin.patch(resource, json={name: stored[name] for name in refused})
+
+    assert {"id", "name"} <= refused.keys()
+    for name, answer in refused.items():
+        assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, name)
+    assert equal.status_code == 200, equal.text

@@ -455,6 +455,17 @@ async def test_extraction_submits_a_pipeline_for_the_pdf(api: Api, tmp_path: Pat
     assert (file.name, (tmp_path / "uploads" / file.path).read_bytes()) == ("document.pdf", A_PDF)
 
 
+async def test_extraction_with_a_local_model_uses_its_provider(api: Api, admin: httpx2.AsyncClient) -> None:
+    uploaded = (await admin.post(PDFS, files={"file": ("report.pdf", A_PDF)})).json()
+    extract = f"{PDFS}/{uploaded['id']}/extract"
+    await admin.post("/api/ai-models", json={"name": "local", "provider": "qwen", "model": "qwen3", "slots": 1})
+
+    answers = [await admin.post(extract, json={"model": model}) for model in ("qwen3", "opus")]
+
+    jobs = [await api.store.get(Job, answer.json()["jobId"]) for answer in answers]
+    assert [job.resolved.provider for job in jobs] == ["qwen", "claude"]
+
+
 async def test_extractions_have_the_names_of_their_pdfs_as_titles(api: Api, admin: httpx2.AsyncClient) -> None:
     for name in ("one.pdf", "two.pdf"):
         uploaded = (await admin.post(PDFS, files={"file": (name, A_PDF)})).json()

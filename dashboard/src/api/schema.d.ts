@@ -334,8 +334,9 @@ export interface paths {
          * Run a job again as a new one
          * @description Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
          *
-         *     The new job belongs to the caller, is in no chain, has no callback, and reports to GitHub only with `report`.
-         *     Settings of agents and the engine apply as they are now.
+         *     The new job belongs to the caller, is in no chain, has a callback only with `callbackUrl`, and reports to GitHub
+         *     only with `report`.
+         *     Settings of agents and the engine apply as they are now; those of a deleted or disabled agent as they were recorded.
          */
         post: operations["rerun"];
         delete?: never;
@@ -359,7 +360,7 @@ export interface paths {
          *
          *     It works in a copy of the job's session and workspace where they still exist. Otherwise it starts in a new
          *     workspace, and its prompt has the conversation so far. It has the job's agent, settings, repository, files and
-         *     report.
+         *     report. A job that has not ended is refused with the code `not_ended`.
          */
         post: operations["sendMessage"];
         delete?: never;
@@ -3496,7 +3497,7 @@ export interface components {
             prompt?: string | null;
             /**
              * Provider
-             * @description The provider, as in `config.provider` of a job.
+             * @description The provider, as in `config.provider` of a job. Default: that of the configured model.
              */
             provider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Model */
@@ -4494,6 +4495,24 @@ export interface components {
              * @description At most 900 KiB.
              */
             prompt: string;
+            /**
+             * Report
+             * @description The new job reports to GitHub where the job did, if it did. `false`: it does not. `true`: the message is refused if the job has no report.
+             */
+            report?: boolean | null;
+            /**
+             * Resultschema
+             * @description JSON Schema of the answer. Without one, the answer is free, also if the job had one.
+             */
+            resultSchema?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Callbackurl
+             * @description URL for a POST when the job starts and when it ends: http or https, without a credential.
+             * @example https://ci.example.com/hooks/labrats
+             */
+            callbackUrl?: string | null;
         };
         /**
          * Metric
@@ -5578,6 +5597,19 @@ export interface components {
              * @default false
              */
             report?: boolean;
+            /**
+             * Resultschema
+             * @description Replaces the schema of the first job's result.
+             */
+            resultSchema?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Callbackurl
+             * @description URL for a POST when the job starts and when it ends: http or https, without a credential.
+             * @example https://ci.example.com/hooks/labrats
+             */
+            callbackUrl?: string | null;
         };
         /**
          * ResourcesBody
@@ -9837,21 +9869,6 @@ export interface operations {
                      * @example {
                      *       "error": "there is no job ir-3ab1c2d4",
                      *       "code": "not_found"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The name is taken, or the resource has changed */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "error": "there is already a key named 'ci'",
-                     *       "code": "conflict"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

@@ -22,6 +22,7 @@ from labrats.model.errors import (
     IllegalMove,
     Invalid,
     LabratsError,
+    NotEnded,
     NotFound,
     Overloaded,
     Problem,
@@ -112,6 +113,8 @@ def error_answer(request: Request, error: Exception) -> JSONResponse:
             return error_response(409, "conflict", str(error), [error.problem] if error.problem else ())
         case AccessDenied():
             return error_response(403, "forbidden", str(error))
+        case NotEnded():
+            return error_response(400, "not_ended", str(error))
         case IllegalMove():
             return error_response(400, "not_allowed_in_this_state", str(error))
         case Overloaded():

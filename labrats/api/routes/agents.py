@@ -376,6 +376,7 @@ async def change_agent(request: Request, name: AgentName, body: AgentPatch) -> R
         return changed
 
     async with services.catalog.changing:
+        body.check_read_only(_view(await get_resource(services, AiAgent, name)))
         changed = await update_resource(services, AiAgent, name, body.resource_version, apply)
         services.catalog.put(changed)
     return json_response(_view(changed))

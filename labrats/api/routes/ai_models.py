@@ -211,6 +211,7 @@ async def change_ai_model(request: Request, name: ModelName, body: AiModelPatch)
     """Change some fields. A new number of slots takes effect at once."""
     services = services_of(request)
     async with services.catalog.changing:
+        body.check_read_only(await _view(await get_resource(services, AiModel, name), services))
         others = await services.store.list(AiModel)
 
         def apply(ai_model: AiModel) -> AiModel:

@@ -149,6 +149,7 @@ async def change_instruction(request: Request, name: InstructionName, body: Inst
         return replace(instruction, spec=replace(instruction.spec, **changes))
 
     async with services.catalog.changing:
+        body.check_read_only(instruction_view(await get_resource(services, AiInstruction, name)))
         changed = await update_resource(services, AiInstruction, name, body.resource_version, apply)
         services.catalog.put(changed)
     return json_response(instruction_view(changed))

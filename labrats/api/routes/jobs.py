@@ -28,6 +28,7 @@ from labrats.api.schemas.submission import (
     Submission,
     check_complete,
     job_request,
+    message_changes,
     rerun_changes,
 )
 from labrats.api.services import Services
@@ -336,8 +337,9 @@ async def rerun(
 ) -> Response:
     """Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
 
-    The new job belongs to the caller, is in no chain, has no callback, and reports to GitHub only with `report`.
-    Settings of agents and the engine apply as they are now.
+    The new job belongs to the caller, is in no chain, has a callback only with `callbackUrl`, and reports to GitHub
+    only with `report`.
+    Settings of agents and the engine apply as they are now; those of a deleted or disabled agent as they were recorded.
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
     changes, names = rerun_changes(body, caller), job_names(idempotency_key, f"{caller.id} {job_id}", body)
@@ -357,7 +359,6 @@ async def rerun(
         400,
         403,
         404,
-        409,
         413,
         415,
         422,
@@ -373,7 +374,7 @@ async def send_message(
 
     It works in a copy of the job's session and workspace where they still exist. Otherwise it starts in a new
     workspace, and its prompt has the conversation so far. It has the job's agent, settings, repository, files and
-    report.
+    report. A job that has not ended is refused with the code `not_ended`.
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
     names = job_names(idempotency_key, f"{caller.id} {job_id} messages", body)
@@ -383,7 +384,7 @@ async def send_message(
         if job.status.result_cut:
             await stack.enter_async_context(services.large_answers.turn_of(caller.id))
             await stack.enter_async_context(services.large_answers.creation)
-        wanted = await follow_up_request(services.stored_jobs, services.runner, job, body.prompt, caller)
+        wanted = await follow_up_request(services.stored_jobs, services.runner, job, message_changes(body), caller)
     return await _admitted(request, wanted, names)
 
 

@@ -1,6 +1,6 @@
 """PDFs: upload, list, delete, and extract them with a job."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 from fastapi import Request
 from pydantic import Field
@@ -15,6 +15,8 @@ from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import LONGEST_LABEL, Label, Provider, RequestBody, ResponseBody
 from labrats.api.schemas.submission import ConfigBody, PipelineBody, Submission, job_request
+from labrats.api.services import Services
+from labrats.model.ai_model import AiModel
 from labrats.model.errors import Invalid, Problem
 from labrats.model.pdf import begins_as_pdf
 
@@ -34,7 +36,10 @@ class Extraction(RequestBody):
     }
 
     prompt: str | None = Field(default=None, min_length=1, description="The prompt for each section.")
-    provider: Provider | None = Field(default=None, description="The provider, as in `config.provider` of a job.")
+    provider: Provider | None = Field(
+        default=None,
+        description="The provider, as in `config.provider` of a job. Default: that of the configured model.",
+    )
     model: Label | None = None
     effort: Literal["low", "medium", "high"] | None = None
 
@@ -106,13 +111,22 @@ async def extract(
         source="dashboard",
         type="document-extraction",
         prompt=body.prompt or FIND_FACTS,
-        config=ConfigBody(provider=body.provider, model=body.model, effort=body.effort),
+        config=ConfigBody(
+            provider=body.provider or await _provider_of(body.model, services), model=body.model, effort=body.effort
+        ),
         pipeline=PipelineBody(type="pdf-sections"),
         metadata={"upload": upload.id, "document": upload.name, "title": upload.name},
     )
     requested = job_request(submission, caller, [("document.pdf", pdfs.path(upload))])
     job, _ = await services.admission.admit(requested, names)
     return json_response({"jobId": job.id}, 201)
+
+
+async def _provider_of(model: str | None, services: Services) -> Provider | None:
+    """Return the only provider for which the model is configured; None if there is none or more than one."""
+    providers = {each.spec.provider for each in await services.store.list(AiModel) if each.spec.model == model}
+    providers |= {name for name, each in services.catalog.ai_config.providers.items() if each.model == model}
+    return cast(Provider, providers.pop()) if model and len(providers) == 1 else None
 
 
 def check_title(name: str) -> None:

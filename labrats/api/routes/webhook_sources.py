@@ -286,8 +286,9 @@ async def change_webhook_source(request: Request, name: SourceName, body: Webhoo
     _check_secret(body)
     changes = _fields(body, name)
     async with services.catalog.changing:
+        source = await get_resource(services, WebhookSource, name)
+        body.check_read_only(_view(source, request))
         if body.secret:
-            source = await get_resource(services, WebhookSource, name)
             check_version(source, body.resource_version)  # before the secret is replaced, which cannot be undone
             await _store_secret(services, source, body.secret)
         changed = await update_resource(

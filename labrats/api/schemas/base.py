@@ -1,8 +1,11 @@
 """Base models of requests and responses: camelCase, no unknown fields, no implicit conversions."""
 
+import json
 import re
-from typing import Annotated, Any, ClassVar, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
+import msgspec
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -10,12 +13,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     StringConstraints,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 
 from labrats.api.schemas.patterns import NAME, ONE_LINE
+from labrats.model.errors import Problems
 from labrats.model.isolation import Isolation
 
 LONGEST_LABEL: Final = 200
@@ -69,17 +75,31 @@ class RequestBody(BaseModel):
 
 
 class PatchBody(RequestBody):
-    """Changes to a resource. Read-only fields are ignored, so that the response of a GET can be sent back."""
+    """Changes to a resource. It may have read-only fields, so that the response of a GET can be sent back."""
 
     read_only: ClassVar[frozenset[str]] = frozenset()
-    """The names of the read-only fields, in camelCase."""
+    """The names of the read-only fields, in camelCase. `check_read_only` compares them with the resource."""
 
-    @model_validator(mode="before")
+    _sent_read_only: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _ignore_read_only(cls, value: Any) -> Any:
+    def _set_read_only_apart(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(value, dict):
-            return value
-        return {name: field for name, field in value.items() if name not in cls.read_only}
+            return handler(value)
+        body = handler({name: field for name, field in value.items() if name not in cls.read_only})
+        body._sent_read_only = {name: field for name, field in value.items() if name in cls.read_only}  # noqa: SLF001
+        return body
+
+    def check_read_only(self, view: Mapping[str, Any]) -> None:
+        """Raise Invalid for a read-only field with another value than the resource has. view: its JSON as records."""
+        problems = Problems()
+        for name, sent in self._sent_read_only.items():
+            stored = msgspec.to_builtins(view.get(name))
+            if sent != stored:
+                shown = json.dumps(stored, ensure_ascii=False)
+                problems.add(name, f"cannot be changed: it is {shown}; leave the field out")
+        problems.check()
 
 
 def int_if_whole(number: float) -> int | float:

@@ -188,6 +188,13 @@ class PipelineBody(RequestBody):
 
 
 CallbackUrl = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_check_callback)]
+CALLBACK_URL: Final[Any] = Field(
+    default=None,
+    description="URL for a POST when the job starts and when it ends: http or https, without a credential.",
+    examples=["https://ci.example.com/hooks/labrats"],
+)
+
+OwnSchema = Annotated[ResultSchemaBody, AfterValidator(_check_schema)]
 
 
 class Submission(RequestBody):
@@ -226,14 +233,10 @@ class Submission(RequestBody):
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
     workspace_uploads: list[WorkspaceUploadBody] = Field(default=[], max_length=MAX_FILES)
     config: ConfigBody = ConfigBody()
-    callback_url: CallbackUrl | None = Field(
-        default=None,
-        description="URL for a POST when the job starts and when it ends: http or https, without a credential.",
-        examples=["https://ci.example.com/hooks/labrats"],
-    )
+    callback_url: CallbackUrl | None = CALLBACK_URL
     report: SubmittedReportBody | None = None
     pipeline: PipelineBody | None = None
-    result_schema: Annotated[ResultSchemaBody, AfterValidator(_check_schema)] | None = None
+    result_schema: OwnSchema | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, shown in callbacks and the dashboard.")
 
     @field_validator("prompt")
@@ -260,6 +263,8 @@ class Rerun(RequestBody):
         description="The new job reports to GitHub where the first one did, by the same rules. Only administrators may "
         "set it.",
     )
+    result_schema: OwnSchema | None = Field(default=None, description="Replaces the schema of the first job's result.")
+    callback_url: CallbackUrl | None = CALLBACK_URL
 
 
 NO_CHANGES: Final = Rerun()
@@ -270,7 +275,15 @@ def rerun_changes(body: Rerun, caller: Caller) -> Changes:
     _check_access(body.config, caller)
     if body.report and not caller.is_admin:
         raise AccessDenied(_REPORT_NEEDS_ADMIN)
-    return Changes(body.prompt, job_config(body.config), body.priority, body.metadata, body.report)
+    return Changes(
+        body.prompt,
+        job_config(body.config),
+        body.priority,
+        body.metadata,
+        body.report,
+        body.result_schema,
+        body.callback_url,
+    )
 
 
 class Message(RequestBody):
@@ -279,6 +292,15 @@ class Message(RequestBody):
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"prompt": "Add a test, too."}]}}
 
     prompt: str = Field(min_length=1, description="At most 900 KiB.")
+    report: bool | None = Field(
+        default=None,
+        description="The new job reports to GitHub where the job did, if it did. `false`: it does not. `true`: the "
+        "message is refused if the job has no report.",
+    )
+    result_schema: OwnSchema | None = Field(
+        default=None, description="JSON Schema of the answer. Without one, the answer is free, also if the job had one."
+    )
+    callback_url: CallbackUrl | None = CALLBACK_URL
 
     @field_validator("prompt")
     @classmethod
@@ -286,6 +308,11 @@ class Message(RequestBody):
         if not prompt.strip():
             raise ValueError("must not be blank")
         return prompt
+
+
+def message_changes(body: Message) -> Changes:
+    """Return the message in the engine's form."""
+    return Changes(body.prompt, report=body.report, result_schema=body.result_schema, callback_url=body.callback_url)
 
 
 def check_complete(submission: Submission) -> None:

@@ -21,6 +21,7 @@ from labrats.controller.thread_requests.thread_jobs import (
     owner_of,
 )
 from labrats.intake.follow_ups import follow_up_request
+from labrats.intake.reruns import Changes
 from labrats.intake.thread_requests import add_request, remove_request
 from labrats.model.errors import Overloaded
 from labrats.model.job import PROMPT_BYTES, Job
@@ -75,7 +76,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     text = await _text_of(access, request)
     if not text:
         return NOTHING
-    wanted = await follow_up_request(jobs.stored_jobs, jobs.runner, latest, text, owner_of(latest))
+    wanted = await follow_up_request(jobs.stored_jobs, jobs.runner, latest, Changes(prompt=text), owner_of(latest))
     report = replace(opened_by.spec.report or Report(), target=request.target)
     untrusted = (
         wanted.untrusted

@@ -277,11 +277,16 @@ def test_reply_sends_the_message_once_and_prints_the_new_job(labrats: Labrats, e
     engine.answers("POST /api/jobs/ir-3ab1c2d4/messages", answer, status=201)
 
     as_option = labrats("reply", "ir-3ab1c2d4", "-p", "-x Add a test.", "--idempotency-key", "k1")
-    as_text = labrats("reply", "ir-3ab1c2d4", "Add a test.")
+    as_text = labrats("reply", "ir-3ab1c2d4", "Add a test.", "--no-report", "--callback-url", "https://ci.example.com")
 
     assert as_option == as_text == (0, "ir-0000000b\n", "")
     assert [each.json["prompt"] for each in engine.requests] == ["-x Add a test.", "Add a test."]
     assert engine.requests[0].headers["Idempotency-Key"] == "k1"
+    assert engine.requests[1].json == {
+        "prompt": "Add a test.",
+        "report": False,
+        "callbackUrl": "https://ci.example.com",
+    }
 
 
 def test_search_prints_all_matching_lines_with_their_ids(labrats: Labrats, engine: ScriptedEngine) -> None:

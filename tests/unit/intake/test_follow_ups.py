@@ -9,12 +9,13 @@ from msgspec.structs import replace
 
 from labrats.intake.follow_ups import follow_up_request
 from labrats.intake.request import JobRequest
+from labrats.intake.reruns import Changes
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.attempt_name import AttemptName
 from labrats.model.caller import Caller
 from labrats.model.conversation import Turn, encode_conversation
 from labrats.model.core_resources import ConfigMap
-from labrats.model.errors import Conflict, IllegalMove
+from labrats.model.errors import IllegalMove, NotEnded
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, KeyReference, Pipeline, WorkspaceSetup
 from labrats.model.phases import Phase
@@ -40,10 +41,13 @@ def an_ended_job(phase: Phase = Phase.SUCCEEDED, **fields: Any) -> Job:
     return a_job(phase, spec=spec, result="Hello!")
 
 
-async def requested(store: MemoryStore, job: Job) -> JobRequest:
+GO_ON = Changes("Go on.")
+
+
+async def requested(store: MemoryStore, job: Job, message: Changes = GO_ON) -> JobRequest:
     runner = MemoryRunner(store, MemoryMachine())
     stored_jobs = StoredJobs(store, Path("/uploads"), FakeClock(), labelled_only=True)
-    return await follow_up_request(stored_jobs, runner, job, "Go on.", CALLER)
+    return await follow_up_request(stored_jobs, runner, job, message, CALLER)
 
 
 async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: MemoryStore) -> None:
@@ -57,6 +61,15 @@ async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: Memo
 
 async def test_follow_up_has_no_result_schema(store: MemoryStore) -> None:
     assert (await requested(store, an_ended_job(result_schema={"type": "object"}))).result_schema is None
+
+
+async def test_follow_up_may_have_a_schema_a_callback_and_no_report(store: MemoryStore) -> None:
+    message = Changes("Go on.", report=False, result_schema={"type": "object"}, callback_url="https://ci.example.com")
+
+    request = await requested(store, an_ended_job(report=Report(comment=CommentMode.STICKY)), message)
+
+    assert (request.report, request.result_schema) == (None, {"type": "object"})
+    assert request.callback_url == "https://ci.example.com"
 
 
 async def test_conversation_grows_by_the_turn_that_is_answered(store: MemoryStore) -> None:
@@ -84,7 +97,7 @@ async def test_expired_git_credential_is_left_out_as_the_workspace_may_still_exi
 
 
 async def test_job_that_runs_or_has_lost_its_prompt_cannot_be_continued(store: MemoryStore) -> None:
-    with pytest.raises(Conflict, match="the job has not ended: wait for its end or cancel it"):
+    with pytest.raises(NotEnded, match="the job has not ended: wait for its end or cancel it"):
         await requested(store, an_ended_job(Phase.RUNNING))
     with pytest.raises(IllegalMove, match="a pipeline has no conversation"):
         await requested(store, an_ended_job(pipeline=Pipeline(type="pdf-sections")))
