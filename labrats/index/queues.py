@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from heapq import heapify, heapreplace
 from statistics import median
 from typing import Any, Final, NamedTuple
 
@@ -13,30 +14,61 @@ from labrats.model.queue_order import Group, group_of, rank_of
 RECENT_JOBS: Final = 50
 """The number of ended jobs from which the usual run time of a model is taken."""
 
+FEWEST_ENDED: Final = 5
+"""The number of ended jobs from which the start of a waiting job can be told."""
+
 _IN_GROUP: Final = "provider = ? AND model = ?"
 
 
-class Place(NamedTuple):
-    """The place of a waiting job. position: 1 is next. holders: the ids and owners of the jobs that hold slots.
+class Pace(NamedTuple):
+    """How long jobs of one provider and model run, in seconds.
 
-    usual_seconds: median run time of the latest jobs of this model that have ended; None if there is none.
+    ended: run times of the latest ones that have ended. running: the times for which those that hold a slot have run.
     """
+
+    ended: Sequence[float]
+    running: Sequence[float]
+
+    def seconds_until_start(self, position: int, slots: int) -> float | None:
+        """Return the time until the job at this position starts, 1 being next; None if that is not known.
+
+        A job that runs is expected to end like those before it that have run at least as long.
+        """
+        if len(self.ended) < FEWEST_ENDED or slots == 0:
+            return None
+        usual, free = median(self.ended), [0.0] * (slots - len(self.running))
+        for seconds in self.running:
+            if not (longer := [each for each in self.ended if each > seconds]):
+                return None
+            free.append(median(longer) - seconds)
+        free = sorted(free)[-slots:]  # the model may have lost slots since
+        heapify(free)
+        for _ in range(position - 1):
+            heapreplace(free, free[0] + usual)
+        return free[0]
+
+
+class Place(NamedTuple):
+    """The place of a waiting job. position: 1 is next. holders: the ids and owners of the jobs that hold slots."""
 
     position: int
     holders: Sequence[tuple[str, str]]
-    usual_seconds: float | None
+    pace: Pace
 
 
 class Position(NamedTuple):
-    """The position of a waiting job, 1 being next, and the number of jobs that hold slots. usual_seconds: see Place."""
+    """The position of a waiting job, 1 being next, and the number of jobs that hold slots."""
 
     position: int
     active: int
-    usual_seconds: float | None
+    pace: Pace
 
 
 class Queue(NamedTuple):
-    """The load of one provider and model. oldest: creation of the job that has waited longest, in Unix seconds."""
+    """The load of one provider and model. oldest: creation of the job that has waited longest, in Unix seconds.
+
+    usual_seconds: median run time of the latest jobs that have ended; None if there is none.
+    """
 
     provider: str
     model: str
@@ -58,7 +90,7 @@ def place_of(db: apsw.Connection, job: Job, aging_seconds: float, now: datetime)
         f"SELECT id, owner FROM jobs WHERE status = 'active' AND {_IN_GROUP} ORDER BY created",  # noqa: S608
         group,
     ).fetchall()
-    return Place(int(ahead) + 1, [(str(job_id), str(owner)) for job_id, owner in holders], _usual_seconds(db, group))
+    return Place(int(ahead) + 1, [(str(job_id), str(owner)) for job_id, owner in holders], _pace(db, group, now))
 
 
 def positions_of(
@@ -79,7 +111,7 @@ def positions_of(
     """  # noqa: S608
     rows: list[Any] = db.execute(query, (*job_ids, now.timestamp(), aging_seconds, *job_ids)).fetchall()
     groups = {(str(provider), str(model)) for _, provider, model, _ in rows}
-    loads = {group: (_active_jobs(db, group), _usual_seconds(db, group)) for group in groups}
+    loads = {group: (_active_jobs(db, group), _pace(db, group, now)) for group in groups}
     return {
         str(job_id): Position(int(ahead) + 1, *loads[str(provider), str(model)])
         for job_id, provider, model, ahead in rows
@@ -140,10 +172,20 @@ def all_queues(db: apsw.Connection) -> list[Queue]:
     ]
 
 
+def _pace(db: apsw.Connection, group: Group, now: datetime) -> Pace:
+    query = f"SELECT ? - first_started FROM jobs WHERE status = 'active' AND {_IN_GROUP} AND first_started IS NOT NULL"  # noqa: S608
+    running = [max(float(seconds), 0.0) for (seconds,) in db.execute(query, (now.timestamp(), *group))]
+    return Pace(_run_times(db, group), running)
+
+
 def _usual_seconds(db: apsw.Connection, group: Group) -> float | None:
+    seconds = _run_times(db, group)
+    return median(seconds) if seconds else None
+
+
+def _run_times(db: apsw.Connection, group: Group) -> list[float]:
     query = (
         f"SELECT ran FROM jobs WHERE {_IN_GROUP} AND ran IS NOT NULL"  # noqa: S608
         f" ORDER BY created DESC LIMIT {RECENT_JOBS}"
     )
-    seconds = [float(ran) for (ran,) in db.execute(query, group)]
-    return median(seconds) if seconds else None
+    return [float(ran) for (ran,) in db.execute(query, group)]

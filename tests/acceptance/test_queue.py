@@ -22,7 +22,8 @@ async def a_model(admin: User, model: str, slots: int) -> str:
 async def test_job_behind_others_shows_its_place_and_the_holders(user: User, admin: User, model: str) -> None:
     await a_model(admin, model, slots=1)
     config = {"model": model}
-    await user.run(config=config)  # a job has ended, so that the usual run time is known
+    for _ in range(5):
+        await user.run(config=config)
     holder = await user.submit({"hang": True}, config=config)
     await user.wait(holder, "active")
     second = await user.submit(config=config)
@@ -37,8 +38,23 @@ async def test_job_behind_others_shows_its_place_and_the_holders(user: User, adm
         "reason": "slots_busy", "position": 3, "slots": 1, "active": 1, "holders": [holder], "pausedUntil": None,
         "estimateSeconds": None, "waitsFor": None, "debouncedUntil": None,
     }  # fmt: skip
-    assert 0 < places[first]["estimateSeconds"] <= places[last]["estimateSeconds"]
     assert (await user.job(holder))["waiting"] is None
+
+
+async def test_no_start_is_estimated_while_the_holder_has_run_longer_than_all_others(
+    user: User, admin: User, model: str
+) -> None:
+    await a_model(admin, model, slots=1)
+    config = {"model": model}
+    for _ in range(5):
+        await user.run(config=config)
+    holder = await user.submit({"hang": True}, config=config)
+    await user.wait(holder, "active")
+    behind = await user.submit(config=config)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await waiting(user, behind))["estimateSeconds"] is not None:
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def test_holders_of_other_callers_are_counted_but_not_named(user: User, admin: User, model: str) -> None:

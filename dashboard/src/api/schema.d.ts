@@ -6680,7 +6680,7 @@ export interface components {
             debouncedUntil: string | null;
             /**
              * Estimateseconds
-             * @description Seconds until it starts, if jobs run as long as usual; null if that is unknown.
+             * @description Seconds until it starts, if jobs run as long as the latest ones. Null if that is unknown: fewer than five have ended, or a job that holds a slot has run longer than all of them.
              * @example 360
              */
             estimateSeconds: number | null;
@@ -6743,7 +6743,7 @@ export interface components {
             debouncedUntil: string | null;
             /**
              * Estimateseconds
-             * @description Seconds until it starts, if jobs run as long as usual; null if that is unknown.
+             * @description Seconds until it starts, if jobs run as long as the latest ones. Null if that is unknown: fewer than five have ended, or a job that holds a slot has run longer than all of them.
              * @example 360
              */
             estimateSeconds: number | null;

@@ -125,7 +125,7 @@ async def waiting_view(services: Services, job: Job, caller: Caller) -> dict[str
     """Return the JSON that WaitingView describes, for a Pending job."""
     now = services.clock.now()
     place = await services.job_index.place_of(job, services.settings.priority_aging_seconds, now)
-    position = Position(place.position, len(place.holders), place.usual_seconds)
+    position = Position(place.position, len(place.holders), place.pace)
     (view,) = await _place_views(services, [(job, position)])
     return view | {"holders": [job_id for job_id, owner in place.holders if caller.may_see(owner)]}
 
@@ -163,7 +163,7 @@ def _place_view(services: Services, job: Job, position: Position, slots: Slots, 
         "pausedUntil": paused_until,
         "waitsFor": blocker,
         "debouncedUntil": job.debounced_until if reason == "debounce" else None,
-        "estimateSeconds": None if blocker else _estimate(position.position, slots, position.usual_seconds, delay),
+        "estimateSeconds": None if blocker else _estimate(position, slots, delay),
     }
 
 
@@ -185,8 +185,7 @@ def _reason(
     return "slots_busy" if place.active + place.position > slots.count else "starting"
 
 
-def _estimate(position: int, slots: Slots, usual_seconds: float | None, delay: timedelta) -> int | None:
+def _estimate(position: Position, slots: Slots, delay: timedelta) -> int | None:
     """Return the seconds until the job starts, if jobs run as long as usual; None if that is unknown."""
-    if usual_seconds is None or slots.count == 0:
-        return None
-    return math.ceil(delay.total_seconds() + usual_seconds * position / slots.count)
+    seconds = position.pace.seconds_until_start(position.position, slots.count)
+    return None if seconds is None else math.ceil(max(seconds, delay.total_seconds()))

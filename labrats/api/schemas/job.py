@@ -193,7 +193,9 @@ class QueuePlace(ResponseBody):
     )
     debounced_until: datetime | None = Field(description="Null unless `reason` is `debounce`.")
     estimate_seconds: int | None = Field(
-        description="Seconds until it starts, if jobs run as long as usual; null if that is unknown.", examples=[360]
+        description="Seconds until it starts, if jobs run as long as the latest ones. Null if that is unknown: fewer"
+        " than five have ended, or a job that holds a slot has run longer than all of them.",
+        examples=[360],
     )
 
 
