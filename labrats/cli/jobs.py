@@ -90,7 +90,7 @@ def jobs(
         failed_code: Only jobs that failed with this code, such as timeout.
         owner: Only jobs that this API key submitted, by its id.
         chain: Only jobs of this chain, by its id.
-        search: Only jobs that contain this text.
+        search: Only jobs that contain this text, or about this issue or pull request (#12, octo-org/api#12, its URL).
         page: The page number.
         limit: Jobs per page, at most 100.
         watch: Follow the changes of the matching jobs.

@@ -1,5 +1,6 @@
 """Conditions on jobs, and their SQL over the tables of job_table.py."""
 
+import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
@@ -15,13 +16,21 @@ _EQUAL: Final = (
 )  # fmt: skip
 
 
+_THREAD: Final = re.compile(
+    r"(?:(?:https?://[^/\s]+/(?P<repo>[\w.-]+/[\w.-]+)/)?(?:issues|pulls?)/|(?P<short>[\w.-]+/[\w.-]+)?#)"
+    r"(?P<number>[1-9]\d{0,9})(?:[/?#]\S*)?"
+)
+"""An issue or pull request: `#12`, `pull/12`, `octo-org/api#12` or its URL, also of a part of it such as a comment."""
+
+
 @dataclass(frozen=True)
 class JobFilter:
     """Conditions on jobs. None and an empty sequence match every job; one of several values has to match.
 
     thread:       see `thread_of` in job_table.py. pull_request: URL of the one that has a job's commits.
     since, until: the earliest time of creation, and the time before which a job was created.
-    ended_since, ended_until: the same of its end. q: occurs in the id, type, source, repo or title.
+    ended_since, ended_until: the same of its end.
+    q:            occurs in the id, type, source, repo or title, or names the job's issue or pull request.
     """
 
     status: Sequence[str] = ()
@@ -94,9 +103,21 @@ def condition_of(wanted: JobFilter, *, within_time: bool = False) -> tuple[str, 
         terms.append("finished < ?")
         values.append(wanted.ended_until.timestamp())
     if wanted.q:
-        terms.append("instr(search, ?)")
-        values.append(wanted.q.lower())
+        term, found = _search(wanted.q.lower())
+        terms.append(term)
+        values += found
     return " AND ".join(terms) or "TRUE", values
+
+
+def _search(text: str) -> tuple[str, list[str]]:
+    """Return the SQL condition for a text in lower case, and its values."""
+    if (named := _THREAD.fullmatch(text.strip())) is None:
+        return "instr(search, ?)", [text]
+    repo, number = named["repo"] or named["short"], named["number"]
+    subject = "subject" if repo else "substr(subject, instr(subject, '#'))"
+    # The pull request may be one that the job opened for an issue.
+    term = f"(instr(search, ?) OR {subject} = ? OR instr(lower(pull_request) || ' ', ?))"
+    return term, [text, f"{repo or ''}#{number}", f"/{f'{repo}/' if repo else ''}pull/{number} "]
 
 
 def where_of(wanted: JobFilter, *, within_time: bool = False) -> tuple[str, list[Any]]:

@@ -16,7 +16,7 @@ from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 from labrats.model.webhook_source import OWNER_PREFIX
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -30,7 +30,8 @@ CREATE TABLE jobs (
     chain_id TEXT, search TEXT NOT NULL, priority REAL NOT NULL, not_before REAL, finished REAL, paused_until REAL,
     first_started REAL, waited REAL, ran REAL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
     cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL,
-    concurrency TEXT, supersedes INTEGER NOT NULL, thread TEXT, pull_request TEXT, untrusted INTEGER NOT NULL
+    concurrency TEXT, supersedes INTEGER NOT NULL, thread TEXT, pull_request TEXT, untrusted INTEGER NOT NULL,
+    subject TEXT
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -96,7 +97,7 @@ _CHANGING: Final = (
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 30)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 31)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -199,6 +200,7 @@ def row_of(job: Job) -> Sequence[Any]:
         job.metadata.resource_version or "", concurrency.key if concurrency else None,
         concurrency is not None and concurrency.on_new is not OnNew.QUEUE,
         thread_of(job), status.published.pull_request_url if status.published else None, spec.untrusted,
+        subject_of(job),
     )  # fmt: skip
 
 
@@ -221,6 +223,13 @@ def thread_of(job: Job) -> str | None:
     number, repo = job.spec.metadata.get("number"), repo_of(job)
     is_of_event = job.spec.owner.startswith(OWNER_PREFIX)  # a caller may write anything into its own metadata
     return thread_key(repo, number) if is_of_event and repo and isinstance(number, int) else None
+
+
+def subject_of(job: Job) -> str | None:
+    """Return the thread that a search finds the job by: as `thread_of`, but a caller's own metadata counts, too."""
+    number, repo = job.spec.metadata.get("number"), repo_of(job)
+    named = thread_key(repo, number) if repo and isinstance(number, int) else None
+    return thread_of(job) or named
 
 
 def thread_key(repository: str, number: int) -> str:

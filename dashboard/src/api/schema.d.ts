@@ -7924,7 +7924,7 @@ export interface operations {
                 endedFrom?: string | null;
                 /** @description Time before which the job ended. */
                 endedTo?: string | null;
-                /** @description Text in the job's id, type, source, repo or title. */
+                /** @description Text in the job's id, type, source, repo or title; or an issue or pull request: `#12`, `pull/12`, `octo-org/api#12` or its URL. */
                 q?: string | null;
                 /** @description The job's type. */
                 type?: string | null;
@@ -8103,7 +8103,7 @@ export interface operations {
                 endedFrom?: string | null;
                 /** @description Time before which the job ended. */
                 endedTo?: string | null;
-                /** @description Text in the job's id, type, source, repo or title. */
+                /** @description Text in the job's id, type, source, repo or title; or an issue or pull request: `#12`, `pull/12`, `octo-org/api#12` or its URL. */
                 q?: string | null;
                 /** @description The job's type. */
                 type?: string | null;

@@ -50,7 +50,13 @@ async def job_filter(
     until: Annotated[Time | None, Query(alias="to", description="Time before which the job was created.")] = None,
     ended_since: Annotated[Time | None, Query(alias="endedFrom", description="Earliest end.")] = None,
     ended_until: Annotated[Time | None, Query(alias="endedTo", description="Time before which the job ended.")] = None,
-    q: Annotated[str | None, Query(description="Text in the job's id, type, source, repo or title.")] = None,
+    q: Annotated[
+        str | None,
+        Query(
+            description="Text in the job's id, type, source, repo or title; or an issue or pull request: `#12`, "
+            "`pull/12`, `octo-org/api#12` or its URL."
+        ),
+    ] = None,
 ) -> JobFilter:
     """Return the filter of a request for lists and counts. Callers other than admins see their own jobs only."""
     return replace(

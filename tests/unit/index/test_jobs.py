@@ -16,6 +16,7 @@ from labrats.index.jobs import JobCount, JobIndex
 from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
+from labrats.model.report import Published, Report, ReportTarget
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_config, a_job, a_spec, an_applied_spec
@@ -127,6 +128,35 @@ async def test_filters_narrow_a_list_and_its_total(wanted: dict[str, Any], numbe
     )
     assert await listed(index, **wanted) == numbers
     assert await total(index, **wanted) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("#12", [4, 3, 2, 1]),
+        ("pull/12", [4, 3, 2, 1]),
+        ("octo-org/API-1#12", [4, 2, 1]),
+        ("https://github.com/octo-org/api-1/issues/12", [4, 2, 1]),
+        ("https://github.com/octo-org/api-1/pull/12#discussion_r7", [4, 2, 1]),
+        ("https://git.example.com/other/api/pull/12/files", [3]),
+        ("#1", []),
+        ("octo-org/api#12", []),
+    ],
+)
+async def test_search_finds_jobs_by_their_issue_or_pull_request(text: str, numbers: list[int]) -> None:
+    target = ReportTarget(repository="octo-org/api-1", pull_request=12)
+    opened = a_numbered(4, P.SUCCEEDED, metadata={"repo": "octo-org/api-1", "number": 7})
+    published = Published(pull_request_url="https://github.com/Octo-Org/api-1/pull/12")
+    index = await index_of(
+        a_numbered(1, metadata={"repo": "octo-org/api-1", "number": 12}),
+        a_numbered(2, report=Report(target=target)),
+        a_numbered(3, metadata={"repo": "other/api", "number": 12}),
+        replace(opened, status=replace(opened.status, published=published)),
+        a_numbered(5, metadata={"repo": "octo-org/api-1", "number": 123}),
+        a_numbered(6, metadata={"number": 12}),
+    )
+
+    assert await listed(index, q=text) == numbers
 
 
 async def test_a_repo_that_is_not_a_string_is_ignored() -> None:
