@@ -21,7 +21,7 @@ _IN_GROUP: Final = "provider = ? AND model = ?"
 
 
 class Pace(NamedTuple):
-    """How long jobs of one provider and model run, in seconds.
+    """The run times of the jobs of one provider and model, in seconds.
 
     ended: run times of the latest ones that have ended. running: the times for which those that hold a slot have run.
     """
