@@ -63,3 +63,68 @@ async def test_problem_of_a_long_form_comes_into_view(browser: BrowserContext, e
     assert bar
     assert shown
     assert shown["y"] + shown["height"] <= bar["y"]
+
+
+WIDTHS_OF_TABLETS = (720, 768, 800, 900)
+
+
+async def test_title_of_a_job_has_room_on_tablets(page: Page, engine: LocalEngine, admin: User) -> None:
+    await admin.run(metadata={"title": LONG, "repo": "octocat/maze", "mock": {"steps": [{"result": 1}]}})
+    await sign_in(page, engine, "/jobs")
+    title = page.get_by_role("table").get_by_role("link", name=LONG).first
+    for width in WIDTHS_OF_TABLETS:
+        await page.set_viewport_size({"width": width, "height": 800})
+        box = await title.bounding_box()
+        assert box
+        assert box["width"] >= 240, width
+
+
+ROWS_IN_VIEW = """rows => [...document.querySelectorAll(rows)].filter(row => {
+    const box = row.getBoundingClientRect(), list = row.closest('[role=region]').getBoundingClientRect();
+    const head = row.closest('table')?.querySelector('thead')?.offsetHeight ?? 0;
+    const bar = [...document.querySelectorAll('nav')].find(nav => getComputedStyle(nav).position === 'fixed');
+    const end = Math.min(list.bottom, bar ? bar.getBoundingClientRect().top : innerHeight);
+    return box.top >= list.top + head - 1 && box.bottom <= end + 1;
+}).length"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(720, 450), (640, 400), (640, 360)])
+async def test_five_rows_remain_at_twice_the_size(
+    page: Page, engine: LocalEngine, admin: User, width: int, height: int
+) -> None:
+    for _ in range(8):
+        job = await admin.run({"log": "line {n}", "times": 40}, {"fail": "broken"})
+    await page.set_viewport_size({"width": width, "height": height})
+    await sign_in(page, engine, "/jobs")
+    await expect(page.locator("tbody tr a").first).to_be_visible()
+    assert await page.evaluate(ROWS_IN_VIEW, "tbody tr:not([aria-hidden])") >= 5
+
+    await page.goto(f"{engine.url}/jobs/{job['id']}/log")
+    await expect(page.get_by_text("line 39", exact=True)).to_be_visible()
+    tab = page.get_by_role("navigation", name="Parts of the job").get_by_role("link", name="Log")
+    await expect(tab).to_be_in_viewport(ratio=1)
+    assert await page.evaluate(ROWS_IN_VIEW, "[data-kind]") >= 5
+
+
+@pytest.mark.parametrize("height", [512, 400])
+async def test_tabs_of_a_job_stay_above_its_log_in_low_windows(
+    page: Page, engine: LocalEngine, admin: User, height: int
+) -> None:
+    job = await admin.run({"log": "line {n}", "times": 40}, {"fail": "broken"})
+    await page.set_viewport_size({"width": 1280, "height": height})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log")
+    await expect(page.get_by_text("line 39", exact=True)).to_be_visible()
+    tabs = page.get_by_role("navigation", name="Parts of the job")
+    for name in ("Activity", "Log", "Details"):
+        await expect(tabs.get_by_role("link", name=name)).to_be_in_viewport(ratio=1)
+
+
+async def test_numbers_of_a_long_log_leave_the_text_free_on_phones(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    job = await admin.run({"log": "line {n}", "times": 100_000}, {"result": 1})
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log")
+    number = page.get_by_role("button", name="Select line 100000")
+    await expect(number).to_be_visible()
+    assert await number.evaluate("number => number.scrollWidth <= number.clientWidth")

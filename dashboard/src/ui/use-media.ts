@@ -14,3 +14,5 @@ export function useMedia(query: string): boolean {
 }
 
 export const NARROW = '(width < 720px)';
+/** Little height, as of a phone on its side, or of a page at 200 %. */
+export const SHORT = '(height < 560px)';

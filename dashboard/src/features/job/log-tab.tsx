@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect, useEffectEvent, useRef, useState } from 'react';
+import { useEffect, useEffectEvent, useRef, useState, type CSSProperties } from 'react';
 
 import type { JobEvent } from '../../api/events';
 import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
@@ -215,7 +215,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
               : 'The attempt printed nothing, or its output was deleted.'}
           </Empty>
         )}
-        <div className={styles.rows} style={{ height: rows.height }}>
+        <div className={styles.rows} style={{ height: rows.height, '--digits': count(total).length } as CSSProperties}>
           <div className={styles.window} style={{ transform: `translateY(${rows.offset}px)` }}>
             {Array.from({ length: rows.end - rows.first }, (_, position) => {
               const line = rows.first + position + 1;

@@ -68,7 +68,7 @@ export const JobRow = memo(
         <td className={styles.numberColumn}>
           <Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} />
         </td>
-        <td className={styles.numberColumn}>{costOf(job)}</td>
+        <td className={`${styles.numberColumn} ${styles.costColumn}`}>{costOf(job)}</td>
         <td className={styles.ageColumn}>
           <Age at={job.createdAt} />
         </td>

@@ -9,7 +9,7 @@ import { buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
 import { Empty, Failure, Loading } from '../../ui/states';
-import { NARROW, useMedia } from '../../ui/use-media';
+import { NARROW, SHORT, useMedia } from '../../ui/use-media';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { inQueueOrder } from '../../ui/waiting';
 import { JobRow } from './job-row';
@@ -24,7 +24,7 @@ import { usePlaces } from './use-places';
 import { useSelection } from './use-selection';
 
 const HEADER_HEIGHT = 33;
-const ROW_HEIGHT = { wide: 44, narrow: 68 };
+const ROW_HEIGHT = { wide: 44, narrow: 68, narrowAndShort: 34 };
 
 interface JobTableProps {
   search: JobsSearch;
@@ -43,9 +43,10 @@ interface JobTableProps {
 export function JobTable({ search, filter, openedAt, left, total, isQueue, onPreview, onAll }: JobTableProps) {
   const navigate = useNavigate();
   const isNarrow = useMedia(NARROW);
+  const isShort = useMedia(SHORT);
   const preview = search.job;
   const order = search.sort ?? 'newest';
-  const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
+  const rowHeight = ROW_HEIGHT[isNarrow ? (isShort ? 'narrowAndShort' : 'narrow') : 'wide'];
   const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], end: () => 0, hasSelection: () => false });
   const jobs = useJobs(filter, order, reader, left);
   const { ref: scroller, ...rows } = useVirtualRows(
@@ -223,7 +224,7 @@ export function JobTable({ search, filter, openedAt, left, total, isQueue, onPre
                   <th scope="col" className={styles.numberColumn}>
                     Run time
                   </th>
-                  <th scope="col" className={styles.numberColumn}>
+                  <th scope="col" className={`${styles.numberColumn} ${styles.costColumn}`}>
                     Cost
                   </th>
                   <th scope="col" className={styles.ageColumn}>
