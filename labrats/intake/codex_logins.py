@@ -21,7 +21,15 @@ from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
 
-ANSWER_SECONDS: Final = 20.0
+CONNECT_SECONDS: Final = 20.0
+
+ANSWER_SECONDS: Final = 300.0
+"""A server that answers late may have spent the refresh token, so that nothing but its answer has the next one."""
+
+NEW: Final = timedelta(minutes=1)
+"""Age of a login up to which the model's server may not know it yet."""
+
+_STOP_SECONDS: Final = 40.0
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _PROVIDER: Final = "codex"
 _DETAIL_CHARACTERS: Final = 200
@@ -59,7 +67,7 @@ class CodexLogins:
                 try:
                     await asyncio.shield(work)
                 except asyncio.CancelledError:
-                    await asyncio.wait([work], timeout=2 * ANSWER_SECONDS)
+                    await asyncio.wait([work], timeout=_STOP_SECONDS)
                     raise
 
     async def _provide(self, name: str, job: Job) -> None:
@@ -83,7 +91,11 @@ class CodexLogins:
 
     def _is_due(self, name: str, login: CodexLogin, job: Job) -> bool:
         now, rejected_at, renewed_at = self._clock.now(), self._rejected.get(name), login.renewed_at
-        if rejected_at and not (renewed_at and rejected_at < renewed_at <= now):
+        if rejected_at and renewed_at and renewed_at <= rejected_at < renewed_at + NEW:
+            if (age := now - renewed_at) < NEW:
+                reason = f"the model's server does not know the renewed login in the Secret {name!r} yet"
+                raise RetryLater(reason, delay_seconds=(NEW - age).total_seconds())
+        elif rejected_at and not (renewed_at and rejected_at < renewed_at <= now):
             return True
         return login.must_be_renewed(now, timedelta(seconds=job.resolved.timeout_seconds))
 
@@ -123,8 +135,9 @@ class CodexLogins:
     async def _ask(self, name: str, login: CodexLogin) -> dict[str, Any]:
         """Exchange the refresh token. Raises GiveUp if the server refuses it for good, RetryLater otherwise."""
         body = {"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": login.refresh_token}
+        timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         try:
-            async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, verify=system_tls()) as client:
+            async with httpx2.AsyncClient(timeout=timeout, verify=system_tls()) as client:
                 response = await client.post(self._token_url, json=body)
         except httpx2.HTTPError as error:
             reason = (

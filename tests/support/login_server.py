@@ -29,6 +29,7 @@ class LoginServer:
 
     valid:      the refresh token that it accepts. refused: the requests with another one.
     access:     the access tokens that it has issued.
+    delay:      seconds from a renewal to its answer.
     fault:      a status with which it answers once, without renewing anything.
     """
 
@@ -37,6 +38,7 @@ class LoginServer:
     access: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    delay: float = 0.0
     fault: int | None = None
     port: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -74,6 +76,7 @@ def a_login_server(**fields: Any) -> Iterator[LoginServer]:
     class Handler(QuietHandler):
         def do_POST(self) -> None:
             status, answer = server.answer(json.loads(self.body()))
+            time.sleep(server.delay)
             self.answer(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     with served_by(Handler) as server.port:

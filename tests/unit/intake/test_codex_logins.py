@@ -18,6 +18,7 @@ from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, SystemClock
+from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec, an_ai_model
 from tests.support.login_server import LoginServer, a_login_server
@@ -27,8 +28,12 @@ DAY = 86_400.0
 
 
 def a_codex_job(**config: Any) -> Job:
+    return started(datetime.now(UTC), **config)
+
+
+def started(started_at: datetime, **config: Any) -> Job:
     config = {"provider": "codex", "model": "gpt-5.5"} | config
-    return a_job(Phase.RUNNING, spec=a_spec(config=config), started_at=datetime.now(UTC))
+    return a_job(Phase.RUNNING, spec=a_spec(config=config), started_at=started_at)
 
 
 @pytest.fixture
@@ -171,6 +176,41 @@ async def test_login_that_the_models_server_rejects_is_renewed_once(
     for job in jobs:
         logins.note_rejected(job, MODEL)
         await logins.provide(job, MODEL)
+
+    assert (len(server.access), server.refused) == (1, [])
+
+
+async def test_renewed_login_that_the_models_server_does_not_know_yet_is_tried_again_and_not_renewed(
+    server: LoginServer, store: MemoryStore
+) -> None:
+    logins = CodexLogins(store, server.url, clock := FakeClock(datetime.now(UTC)))
+    await stored(store, server.login())
+    await logins.provide(a_codex_job(), MODEL)
+    clock.step(5)
+    job = started(clock.now())
+    clock.step(5)
+    logins.note_rejected(job, MODEL)
+
+    with pytest.raises(RetryLater, match="does not know the renewed login") as later:
+        await logins.provide(job, MODEL)
+    clock.step(later.value.delay_seconds or 0)
+    await logins.provide(job, MODEL)
+    assert (len(server.access), server.refused) == (1, [])
+
+    logins.note_rejected(started(clock.now()), MODEL)
+    clock.step(5)
+    await logins.provide(job, MODEL)
+    assert (len(server.access), server.refused) == (2, [])
+
+
+@pytest.mark.slow
+async def test_answer_of_a_slow_server_is_awaited_as_it_may_have_spent_the_refresh_token(
+    logins: CodexLogins, store: MemoryStore, server: LoginServer
+) -> None:
+    server.delay = 22.0
+    await stored(store, server.login())
+
+    await logins.provide(a_codex_job(), MODEL)
 
     assert (len(server.access), server.refused) == (1, [])
 
