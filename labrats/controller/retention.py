@@ -124,14 +124,14 @@ class Retention:
                 await self._forget(job_id, ended_before)
 
     async def _bound_history(self) -> None:
-        """Delete the oldest ended jobs while all jobs take more than their bound."""
+        """Delete the oldest settled jobs while all jobs take more than their bound."""
         if self._history is None:
             return
         now = self._clock.now()
         excess = await self._history.excess(sum(map(self._index.count_in, ENDED)))
         for job_id in islice(self._index.finished_before(now), excess):
             with suppress(NotFound, Conflict, BecameUnreadable), _failure_logged(job_id):
-                await self._forget(job_id, now)
+                await self._forget(job_id, now, settled_only=True)
 
     async def _clear_workspaces(self) -> None:
         ended_before = self._clock.now() - self._workspace_retention
@@ -165,10 +165,10 @@ class Retention:
                 if _ended_before(job, now - timedelta(seconds=TOKEN_PASS_SECONDS)) and not may_be_retried:
                     await self._store.delete(Secret, secret.name, secret.metadata.resource_version)
 
-    async def _forget(self, job_id: str, ended_before: datetime) -> None:
+    async def _forget(self, job_id: str, ended_before: datetime, *, settled_only: bool = False) -> None:
         """Delete a job and all its files. The job comes last, so that the next pass repeats a failed deletion."""
         job = await self._store.get(Job, job_id)
-        if not _ended_before(job, ended_before):
+        if not _ended_before(job, ended_before) or (settled_only and not job.is_settled):
             return
         for number in range(1, job.status.attempts + 1):
             await self._runner.remove(AttemptName(job_id, number))

@@ -96,6 +96,20 @@ async def test_oldest_ended_jobs_are_deleted_beyond_the_bound_of_bytes(
     assert f"labrats_history_bytes {float(stored)}" in exposed
 
 
+async def test_the_bound_of_bytes_deletes_no_job_whose_caller_waits_for_its_end(data: EngineData) -> None:
+    waiting = await data.ended(job_id="ir-00000000", spec=a_spec(callback_url="https://ci.example.com/done"))
+    informed = await data.ended(job_id="ir-00000001")
+
+    async def measure() -> int:
+        return 1_000
+
+    data.clock.step(60)
+    await data.retention(history=HistoryBound(measure, 100, Metrics())).clean()
+
+    assert await data.exists(waiting)
+    assert not await data.exists(informed)
+
+
 async def test_the_attachments_of_a_job_are_deleted_with_it(data: EngineData, tmp_path: Path) -> None:
     files = await data.attachments.save("ir-0000000a", [("a.txt", b"a"), ("b.txt", b"b")])
     await data.ended(job_id="ir-0000000a", spec=a_spec(workspace_files=files))
