@@ -55,6 +55,18 @@ async def reserve_starts(
     return granted
 
 
+async def release_starts(store: Store, source: WebhookSource, thread: str, fingerprint: str) -> None:
+    """Count the jobs of an event no more, since it has started none. Raises NotFound, RetryLater."""
+    end = f":{fingerprint[:_FINGERPRINT_CHARACTERS]}"
+
+    def change(stored: WebhookSource) -> WebhookSource:
+        counted = stored.status.event_starts
+        left = tuple(start for start in counted.get(thread, ()) if not start.endswith(end))
+        return replace(stored, status=replace(stored.status, event_starts=counted | {thread: left}))
+
+    await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)
+
+
 def _of_last_hour(starts: Mapping[str, tuple[str, ...]], now: datetime) -> dict[str, tuple[str, ...]]:
     since = now.timestamp() - _HOUR
     recent = {name: tuple(each for each in of_thread if _time_of(each) > since) for name, of_thread in starts.items()}

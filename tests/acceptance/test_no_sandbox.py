@@ -28,7 +28,7 @@ def without_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(without_sandbox: None, start_engine: EngineFactory) -> LocalEngine:
-    return start_engine(LABRATS_CLAUDE_PATH="/bin/false")
+    return start_engine(LABRATS_CLAUDE_PATH="/bin/false", LABRATS_EVENT_JOBS_PER_THREAD="1")
 
 
 async def test_submission_of_a_submit_key_is_refused_with_both_ways_out(engine: LocalEngine) -> None:
@@ -85,6 +85,9 @@ async def test_event_starts_no_agent_and_the_delivery_says_why(engine: LocalEngi
         system = (await admin.get("/api/system")).json()
         [delivery] = await listed_deliveries(admin, "github", 1)
     assert answer["jobs"] == []
+    assert (
+        "no agent may run" in (await deliver(engine, an_issue(number=2), "two"))["ignored"]
+    )  # the first is not counted
     assert all(words in answer["ignored"] for words in WAYS_OUT)
     assert (delivery["outcome"], delivery["reason"][:40]) == ("ignored", answer["ignored"][:40])
     assert system["containment"]["noSandbox"] == "bwrap failed: no namespaces"

@@ -35,14 +35,14 @@ from labrats.intake.deliveries import (
 from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
-from labrats.intake.event_starts import reserve_starts, thread_of
+from labrats.intake.event_starts import release_starts, reserve_starts, thread_of
 from labrats.intake.events import IncomingEvent, why_no_agent
 from labrats.intake.notices import notice_of
 from labrats.intake.own_events import may_be_own, reason_of_own_event
 from labrats.intake.signatures import HUB_HEADER, STANDARD_HEADER, Signature, hub_signature, standard_signature
 from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
-from labrats.model.errors import LabratsError, NoSandbox, NotFound
+from labrats.model.errors import Invalid, LabratsError, NoSandbox, NotFound
 from labrats.model.record import encode
 from labrats.model.webhook_source import (
     COMMAND,
@@ -300,7 +300,11 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     intent = Intent(first_fingerprint, first_fingerprint)
     try:
         jobs = await services.admission.admit_all(requests, intent.job_names)
-    except NoSandbox as error:
+    except Invalid as error:
+        if thread := _thread_with_limit(source, event):
+            await release_starts(services.store, source, thread, first_fingerprint)
+        if not isinstance(error, NoSandbox):
+            raise
         return await _refuse_without_sandbox(services, source, event, error)
     if jobs:
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
@@ -324,7 +328,7 @@ async def _reason_to_ignore(services: Services, delivery: Delivery) -> str | Non
 async def _reserve(services: Services, delivery: Delivery, fingerprint: str, wanted: int) -> int:
     """Return how many of the wanted jobs the event may start. If these are fewer, a comment in its thread says so."""
     source, event, most = delivery.source, delivery.event, services.settings.event_jobs_per_thread
-    if not wanted or source.spec.type != GITHUB or (thread := thread_of(event)) is None:
+    if not wanted or (thread := _thread_with_limit(source, event)) is None:
         return wanted
     now = services.clock.now()
     granted = await reserve_starts(services.store, source, thread, fingerprint, wanted, most, now)
@@ -332,6 +336,11 @@ async def _reserve(services: Services, delivery: Delivery, fingerprint: str, wan
     if granted < wanted and notice:
         await add_request(services.store, source, notice)
     return granted
+
+
+def _thread_with_limit(source: WebhookSource, event: IncomingEvent) -> str | None:
+    """Return the thread of an event, if the number of jobs that events start for it is limited."""
+    return thread_of(event) if source.spec.type == GITHUB else None
 
 
 def _too_many(services: Services) -> str:

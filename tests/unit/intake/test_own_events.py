@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.event_starts import reserve_starts, thread_of
+from labrats.intake.event_starts import release_starts, reserve_starts, thread_of
 from labrats.intake.events import IncomingEvent
 from labrats.intake.own_events import REMEMBERED, may_be_own, note_writes, reason_of_own_event
 from labrats.model.record import Metadata
@@ -98,6 +98,13 @@ async def test_events_start_so_many_jobs_for_a_thread_and_hour(store: MemoryStor
     assert await reserve(store, "d", 2, 20, "octo/demo#8") == 2
     assert await reserve(store, "e", 3, 61) == 2  # those of `a` no longer count
     assert await reserve(store, "f", 1, 65) == 0
+
+
+async def test_event_that_has_started_no_job_does_not_count(store: MemoryStore) -> None:
+    await reserve(store, "a", 2)
+    await reserve(store, "b", 1)
+    await release_starts(store, await source_of(store), "octo/demo#7", "a" * 8)
+    assert await reserve(store, "c", 3) == 2
 
 
 async def test_event_that_comes_again_counts_once(store: MemoryStore) -> None:
