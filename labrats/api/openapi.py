@@ -1,5 +1,6 @@
 """The OpenAPI document, with the errors, examples and permissions of each operation."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -128,6 +129,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         components["securitySchemes"] = SECURITY_SCHEMES
         _add_schema(components["schemas"], ErrorBody)
         _close_patterns(components["schemas"])
+        _describe_defaults(components["schemas"])
         _drop_fastapi_errors(document)
         _add_links(document)
         add_examples(document)
@@ -141,15 +143,35 @@ def _add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _close_patterns(schema: Any) -> None:
-    """Disallow other names in each object whose names must match a pattern."""
+    """Disallow other names in each object whose names must match a pattern.
+
+    `patternProperties` says the same, but generators of clients drop such fields.
+    """
     if isinstance(schema, dict):
         if "patternProperties" in schema:
-            schema["additionalProperties"] = False
+            [(pattern, values)] = schema.pop("patternProperties").items()
+            schema["propertyNames"] = schema.get("propertyNames", {}) | {"pattern": pattern}
+            schema["additionalProperties"] = values
         for part in schema.values():
             _close_patterns(part)
     elif isinstance(schema, list):
         for part in schema:
             _close_patterns(part)
+
+
+def _describe_defaults(schemas: dict[str, Any]) -> None:
+    """Move the defaults of optional fields into their descriptions.
+
+    Generators of types take a field with a default for one that is always there, which a request need not have.
+    """
+    for schema in schemas.values():
+        for name, field in schema.get("properties", {}).items():
+            if name in schema.get("required", ()) or "default" not in field:
+                continue
+            default = field.pop("default")
+            if default not in (None, [], {}) and "Default:" not in field.get("description", ""):
+                shown = f"Default: `{json.dumps(default)}`."
+                field["description"] = f"{field['description']} {shown}" if "description" in field else shown
 
 
 def _drop_fastapi_errors(document: dict[str, Any]) -> None:

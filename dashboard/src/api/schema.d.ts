@@ -1559,8 +1559,7 @@ export interface components {
             triggerName?: string;
             /**
              * Enabled
-             * @description A disabled agent starts no jobs.
-             * @default true
+             * @description A disabled agent starts no jobs. Default: `true`.
              */
             enabled?: boolean;
             /**
@@ -1588,13 +1587,11 @@ export interface components {
             /**
              * Eventtriggers
              * @description The events that start the agent.
-             * @default []
              */
             eventTriggers?: components["schemas"]["TriggerBody"][];
             /**
              * Instructions
              * @description Names of AiInstructions, in order.
-             * @default []
              */
             instructions?: string[];
             /** Mcpservers */
@@ -1813,7 +1810,6 @@ export interface components {
             /**
              * Args
              * @description The arguments of the command.
-             * @default []
              * @example [
              *       "-y",
              *       "@modelcontextprotocol/server-everything"
@@ -1823,7 +1819,6 @@ export interface components {
             /**
              * Env
              * @description Environment of the command. No secrets: jobs show it.
-             * @default {}
              */
             env?: {
                 [key: string]: string;
@@ -1837,7 +1832,6 @@ export interface components {
             /**
              * Headers
              * @description Headers of each request. No secrets: jobs show them.
-             * @default {}
              */
             headers?: {
                 [key: string]: string;
@@ -1849,10 +1843,10 @@ export interface components {
              */
             credentialsRef?: string | null;
         } & ({
-            url?: never;
+            url?: unknown;
             headers?: unknown;
         } | {
-            command?: never;
+            command?: unknown;
             args?: unknown;
             env?: unknown;
         });
@@ -1955,8 +1949,7 @@ export interface components {
             model: string;
             /**
              * Slots
-             * @description Maximum number of concurrent attempts; 0 pauses the model.
-             * @default 4
+             * @description Maximum number of concurrent attempts; 0 pauses the model. Default: `4`.
              */
             slots?: number;
             /** Endpoint */
@@ -2126,10 +2119,7 @@ export interface components {
             name: string;
             /**
              * Scopes
-             * @description The permissions of the key. `viewer` stands alone: such a key reads what admins read, except for payloads and credentials, and changes nothing. On a single machine without a sandbox for agents, a key that may submit jobs is as powerful as an admin key.
-             * @default [
-             *       "submit"
-             *     ]
+             * @description The permissions of the key. `viewer` stands alone: such a key reads what admins read, except for payloads and credentials, and changes nothing. On a single machine without a sandbox for agents, a key that may submit jobs is as powerful as an admin key. Default: `["submit"]`.
              */
             scopes?: ("submit" | "viewer" | "admin")[];
             /**
@@ -2390,7 +2380,6 @@ export interface components {
             /**
              * Status
              * @description Without one, `cancel` concerns waiting and active jobs, and `retry` failed ones.
-             * @default []
              */
             status?: ("waiting" | "active" | "completed" | "failed" | "cancelled")[];
             /** Type */
@@ -2591,8 +2580,7 @@ export interface components {
         CheckReportBody: {
             /**
              * Enabled
-             * @description False turns off a check of another layer.
-             * @default true
+             * @description False turns off a check of another layer. Default: `true`.
              */
             enabled?: boolean;
             /**
@@ -2608,14 +2596,12 @@ export interface components {
         CiLoopBody: {
             /**
              * Attemptsperpullrequest
-             * @description Jobs that may try, one for each commit with failed checks.
-             * @default 3
+             * @description Jobs that may try, one for each commit with failed checks. Default: `3`.
              */
             attemptsPerPullRequest?: number;
             /**
              * Label
-             * @description Added with a comment once the attempts are used up; empty for none.
-             * @default needs-human
+             * @description Added with a comment once the attempts are used up; empty for none. Default: `"needs-human"`.
              */
             label?: string;
         };
@@ -2646,15 +2632,11 @@ export interface components {
              * @example {{ repo }}#{{ number }}
              */
             key: string;
-            /**
-             * @description The effect of the job on older ones of its key. `queue`: it waits for them. `supersede`: they are cancelled. `replaceWaiting`: those that wait are cancelled, and it waits for the one that runs.
-             * @default queue
-             */
+            /** @description The effect of the job on older ones of its key. `queue`: it waits for them. `supersede`: they are cancelled. `replaceWaiting`: those that wait are cancelled, and it waits for the one that runs. Default: `"queue"`. */
             onNew?: components["schemas"]["OnNew"];
             /**
              * Debounceseconds
-             * @description Seconds after its creation for which the job waits for newer ones.
-             * @default 0
+             * @description Seconds after its creation for which the job waits for newer ones. Default: `0`.
              * @example 30
              */
             debounceSeconds?: number;
@@ -3243,7 +3225,6 @@ export interface components {
             /**
              * Payload
              * @description The source's description of the event. Jobs clone the repository in it, if in GitHub's format.
-             * @default {}
              * @example {
              *       "repository": {
              *         "full_name": "octocat/hello-world"
@@ -3312,7 +3293,6 @@ export interface components {
             /**
              * Payload
              * @description The source's description of the event. Jobs clone the repository in it, if in GitHub's format.
-             * @default {}
              * @example {
              *       "repository": {
              *         "full_name": "octocat/hello-world"
@@ -3621,28 +3601,22 @@ export interface components {
              * @example implement-issue
              */
             name: string;
-            /**
-             * @description `global`: for every agent. `local`: for the agents that name it.
-             * @default local
-             */
+            /** @description `global`: for every agent. `local`: for the agents that name it. Default: `"local"`. */
             scope?: components["schemas"]["Scope"];
             /**
              * Displayname
-             * @description The name that people see.
-             * @default
+             * @description The name that people see. Default: `""`.
              * @example Implement an issue
              */
             displayName?: string;
             /**
              * Description
-             * @description The purpose, for people.
-             * @default
+             * @description The purpose, for people. Default: `""`.
              */
             description?: string;
             /**
              * Priority
-             * @description Global instructions with a lower priority come first.
-             * @default 0
+             * @description Global instructions with a lower priority come first. Default: `0`.
              */
             priority?: number;
             /**
@@ -4360,7 +4334,6 @@ export interface components {
             /**
              * Args
              * @description The arguments of the command.
-             * @default []
              * @example [
              *       "-y",
              *       "@modelcontextprotocol/server-everything"
@@ -4370,7 +4343,6 @@ export interface components {
             /**
              * Env
              * @description Environment of the command. No secrets: jobs show it.
-             * @default {}
              */
             env?: {
                 [key: string]: string;
@@ -4384,16 +4356,15 @@ export interface components {
             /**
              * Headers
              * @description Headers of each request. No secrets: jobs show them.
-             * @default {}
              */
             headers?: {
                 [key: string]: string;
             };
         } & ({
-            url?: never;
+            url?: unknown;
             headers?: unknown;
         } | {
-            command?: never;
+            command?: unknown;
             args?: unknown;
             env?: unknown;
         });
@@ -4734,17 +4705,13 @@ export interface components {
              * @example ai-reviewer
              */
             agentTriggerName: string;
-            /**
-             * @description The outcome of the job that starts the agent.
-             * @default on-success
-             */
+            /** @description The outcome of the job that starts the agent. Default: `"on-success"`. */
             condition?: components["schemas"]["ChainCondition"];
-            /** @default stop */
+            /** @description Default: `"stop"`. */
             failurePolicy?: components["schemas"]["FailurePolicy"];
             /**
              * Allowcycles
-             * @description Allows an agent that already ran in this chain.
-             * @default false
+             * @description Allows an agent that already ran in this chain. Default: `false`.
              */
             allowCycles?: boolean;
         };
@@ -4926,20 +4893,17 @@ export interface components {
         PricesBody: {
             /**
              * Input
-             * @description Price of input tokens.
-             * @default 0
+             * @description Price of input tokens. Default: `0`.
              */
             input?: number;
             /**
              * Output
-             * @description Price of output tokens.
-             * @default 0
+             * @description Price of output tokens. Default: `0`.
              */
             output?: number;
             /**
              * Cacheread
-             * @description Price of input tokens that are read from the provider's cache.
-             * @default 0
+             * @description Price of input tokens that are read from the provider's cache. Default: `0`.
              */
             cacheRead?: number;
             /**
@@ -5014,20 +4978,12 @@ export interface components {
         ProtectedFilesBody: {
             /**
              * Paths
-             * @description Globs; `**` stands for any number of folders.
-             * @default [
-             *       ".github/**",
-             *       "CODEOWNERS",
-             *       "docs/CODEOWNERS",
-             *       "AGENTS.md",
-             *       "CLAUDE.md"
-             *     ]
+             * @description Globs; `**` stands for any number of folders. Default: `[".github/**", "CODEOWNERS", "docs/CODEOWNERS", "AGENTS.md", "CLAUDE.md"]`.
              */
             paths?: string[];
             /**
              * Action
-             * @description `requestReview`: the pull request is a draft that names the files. `refuse`: nothing is pushed; the comment has the patch.
-             * @default requestReview
+             * @description `requestReview`: the pull request is a draft that names the files. `refuse`: nothing is pushed; the comment has the patch. Default: `"requestReview"`.
              * @enum {string}
              */
             action?: "requestReview" | "refuse";
@@ -5051,7 +5007,6 @@ export interface components {
             /**
              * Files
              * @description Files that may be downloaded, for local providers.
-             * @default []
              */
             files?: components["schemas"]["ModelFileBody"][];
         };
@@ -5082,39 +5037,24 @@ export interface components {
         PublishPolicyBody: {
             /**
              * Maxpullrequests
-             * @description Pull requests that a job may open. With 0, the comment has the changes as a patch; commits are still added to a pull request that a job has opened.
-             * @default 1
+             * @description Pull requests that a job may open. With 0, the comment has the changes as a patch; commits are still added to a pull request that a job has opened. Default: `1`.
              */
             maxPullRequests?: number;
             /**
              * Maxfiles
-             * @description Changed files.
-             * @default 100
+             * @description Changed files. Default: `100`.
              */
             maxFiles?: number;
             /**
              * Maxkib
-             * @description Size of the bundle of commits, in KiB.
-             * @default 4096
+             * @description Size of the bundle of commits, in KiB. Default: `4096`.
              */
             maxKiB?: number;
-            /**
-             * @default {
-             *       "paths": [
-             *         ".github/**",
-             *         "CODEOWNERS",
-             *         "docs/CODEOWNERS",
-             *         "AGENTS.md",
-             *         "CLAUDE.md"
-             *       ],
-             *       "action": "requestReview"
-             *     }
-             */
+            /** @description Default: `{"paths": [".github/**", "CODEOWNERS", "docs/CODEOWNERS", "AGENTS.md", "CLAUDE.md"], "action": "requestReview"}`. */
             protectedFiles?: components["schemas"]["ProtectedFilesBody"];
             /**
              * Labels
              * @description Globs of the labels that the agent may propose, such as `bug`. A label can start other programs.
-             * @default []
              */
             labels?: string[];
         };
@@ -5177,54 +5117,45 @@ export interface components {
         PullRequestReportBody: {
             /**
              * Enabled
-             * @description False turns off the pull requests of another layer.
-             * @default true
+             * @description False turns off the pull requests of another layer. Default: `true`.
              */
             enabled?: boolean;
             /**
              * Draft
-             * @default true
+             * @description Default: `true`.
              */
             draft?: boolean;
             /**
              * Titleprefix
-             * @default
+             * @description Default: `""`.
              * @example [ai]
              */
             titlePrefix?: string;
-            /**
-             * Labels
-             * @default []
-             */
+            /** Labels */
             labels?: string[];
             /**
              * Reviewers
              * @description Logins of the people to ask for a review.
-             * @default []
              */
             reviewers?: string[];
             /**
              * Closes
-             * @description Merging it closes the issue.
-             * @default true
+             * @description Merging it closes the issue. Default: `true`.
              */
             closes?: boolean;
             /**
              * Branch
-             * @description The branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced.
-             * @default labrats/{{agent}}/{{number}}
+             * @description The branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced. Default: `"labrats/{{agent}}/{{number}}"`.
              */
             branch?: string;
             /**
              * Followups
-             * @description A reply to it is a follow-up of its job.
-             * @default true
+             * @description A reply to it is a follow-up of its job. Default: `true`.
              */
             followUps?: boolean;
             /**
              * Signcommits
-             * @description GitHub creates the commits, and signs them. It does so as well where a branch takes only verified commits. A commit with an executable file, a symbolic link or a submodule is pushed as it is.
-             * @default false
+             * @description GitHub creates the commits, and signs them. It does so as well where a branch takes only verified commits. A commit with an executable file, a symbolic link or a submodule is pushed as it is. Default: `false`.
              */
             signCommits?: boolean;
         };
@@ -5297,21 +5228,17 @@ export interface components {
         Received: {
             /**
              * Ok
-             * @default true
+             * @description Default: `true`.
              * @example true
              */
             ok?: boolean;
             /**
              * Matched
-             * @description The number of agents that the event started.
-             * @default 0
+             * @description The number of agents that the event started. Default: `0`.
              * @example 1
              */
             matched?: number;
-            /**
-             * Jobs
-             * @default []
-             */
+            /** Jobs */
             jobs?: components["schemas"]["EventsJob"][];
             /**
              * Ignored
@@ -5366,8 +5293,7 @@ export interface components {
         RepoOverrideBody: {
             /**
              * Enabled
-             * @description False ignores the repository's events.
-             * @default true
+             * @description False ignores the repository's events. Default: `true`.
              */
             enabled?: boolean;
             /**
@@ -5577,10 +5503,7 @@ export interface components {
              * @description Another prompt. At most 900 KiB.
              */
             prompt?: string | null;
-            /**
-             * @description Settings to change.
-             * @default {}
-             */
+            /** @description Settings to change. */
             config?: components["schemas"]["ConfigBody"];
             /** Priority */
             priority?: number | null;
@@ -5593,8 +5516,7 @@ export interface components {
             } | null;
             /**
              * Report
-             * @description The new job reports to GitHub where the first one did, by the same rules. Only administrators may set it.
-             * @default false
+             * @description The new job reports to GitHub where the first one did, by the same rules. Only administrators may set it. Default: `false`.
              */
             report?: boolean;
             /**
@@ -5680,21 +5602,18 @@ export interface components {
         ReviewReportBody: {
             /**
              * Enabled
-             * @description False turns off a review of another layer.
-             * @default true
+             * @description False turns off a review of another layer. Default: `true`.
              */
             enabled?: boolean;
             /**
              * Event
-             * @description The verdict. A review without findings requests no changes.
-             * @default COMMENT
+             * @description The verdict. A review without findings requests no changes. Default: `"COMMENT"`.
              * @enum {string}
              */
             event?: "COMMENT" | "REQUEST_CHANGES" | "APPROVE";
             /**
              * Maxcomments
-             * @description Comments on lines. Further findings are listed in the review's text.
-             * @default 20
+             * @description Comments on lines. Further findings are listed in the review's text. Default: `20`.
              */
             maxComments?: number;
         };
@@ -6044,19 +5963,19 @@ export interface components {
         StateLabelsBody: {
             /**
              * Running
-             * @default
+             * @description Default: `""`.
              * @example ai-working
              */
             running?: string;
             /**
              * Failed
-             * @default
+             * @description Default: `""`.
              * @example ai-failed
              */
             failed?: string;
             /**
              * Done
-             * @default
+             * @description Default: `""`.
              */
             done?: string;
         };
@@ -6184,8 +6103,7 @@ export interface components {
             errors?: components["schemas"]["ErrorEntryBody"][] | null;
             /**
              * Priority
-             * @description Lower runs first.
-             * @default 2
+             * @description Lower runs first. Default: `2`.
              */
             priority?: number;
             /**
@@ -6196,17 +6114,10 @@ export interface components {
             agentRole?: string | null;
             concurrency?: components["schemas"]["ConcurrencyBody"] | null;
             workspaceSetup?: components["schemas"]["WorkspaceSetupBody"] | null;
-            /**
-             * Workspacefiles
-             * @default []
-             */
+            /** Workspacefiles */
             workspaceFiles?: components["schemas"]["WorkspaceFileBody"][];
-            /**
-             * Workspaceuploads
-             * @default []
-             */
+            /** Workspaceuploads */
             workspaceUploads?: components["schemas"]["WorkspaceUploadBody"][];
-            /** @default {} */
             config?: components["schemas"]["ConfigBody"];
             /**
              * Callbackurl
@@ -6223,7 +6134,6 @@ export interface components {
             /**
              * Metadata
              * @description Free key-values, shown in callbacks and the dashboard.
-             * @default {}
              */
             metadata?: {
                 [key: string]: unknown;
@@ -6397,12 +6307,10 @@ export interface components {
              * @example implement-issue
              */
             instruction?: string | null;
-            /** @default {} */
             config?: components["schemas"]["ConfigBody"];
             /**
              * Filters
              * @description Dotted payload path to a value, a list of values (any of them), or a glob. All must hold. In a list, a number selects an item; any other key applies to each item.
-             * @default {}
              * @example {
              *       "label.name": [
              *         "ai",
@@ -6415,8 +6323,7 @@ export interface components {
             };
             /**
              * Enabled
-             * @description False disables the trigger.
-             * @default true
+             * @description False disables the trigger. Default: `true`.
              */
             enabled?: boolean;
             next?: components["schemas"]["NextBody"] | null;
@@ -6787,8 +6694,7 @@ export interface components {
             type: "github" | "generic";
             /**
              * Enabled
-             * @description A disabled source refuses deliveries.
-             * @default true
+             * @description A disabled source refuses deliveries. Default: `true`.
              */
             enabled?: boolean;
             /**
@@ -6820,33 +6726,23 @@ export interface components {
              * @description The Secret with the host's TLS certificate, on a cluster.
              */
             tlsSecretName?: string | null;
-            /**
-             * @description Settings for its jobs.
-             * @default {}
-             */
+            /** @description Settings for its jobs. */
             defaults?: components["schemas"]["ConfigBody"];
             /**
              * Repooverrides
              * @description Different settings for some repositories, by `owner/repo`.
-             * @default {}
              */
             repoOverrides?: {
                 [key: string]: components["schemas"]["RepoOverrideBody"];
             };
             /**
              * Allowedassociations
-             * @description Authors who may start a run, by their association with the repository.
-             * @default [
-             *       "OWNER",
-             *       "MEMBER",
-             *       "COLLABORATOR"
-             *     ]
+             * @description Authors who may start a run, by their association with the repository. Default: `["OWNER", "MEMBER", "COLLABORATOR"]`.
              */
             allowedAssociations?: ("COLLABORATOR" | "CONTRIBUTOR" | "FIRST_TIMER" | "FIRST_TIME_CONTRIBUTOR" | "MANNEQUIN" | "MEMBER" | "NONE" | "OWNER")[];
             /**
              * Allowforks
-             * @description Allows pull requests from forks to start a run.
-             * @default false
+             * @description Allows pull requests from forks to start a run. Default: `false`.
              */
             allowForks?: boolean;
             /**
@@ -7222,7 +7118,6 @@ export interface components {
             /**
              * Details
              * @description The invalid fields, on a 422; the field whose value is taken, on a 409.
-             * @default []
              */
             details?: components["schemas"]["Detail"][];
         };

@@ -1,7 +1,7 @@
 """MCP servers in the settings of jobs and agents."""
 
 from collections.abc import Mapping
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -15,13 +15,16 @@ MAX_ITEMS: Final = 100
 Body = TypeVar("Body", bound="McpServerBody")
 ShortText = Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)]
 
+_NOT_ALLOWED: Final[dict[str, Any]] = {"not": {}}
+"""The schema of a field that must be absent. Generators of clients refuse the shorter `false`."""
+
 _COMMAND_OR_URL: Final = ConfigDict(
     json_schema_extra={
         "oneOf": [
-            {"required": ["command"], "properties": {"url": False, "headers": {"maxProperties": 0}}},
+            {"required": ["command"], "properties": {"url": _NOT_ALLOWED, "headers": {"maxProperties": 0}}},
             {
                 "required": ["url"],
-                "properties": {"command": False, "args": {"maxItems": 0}, "env": {"maxProperties": 0}},
+                "properties": {"command": _NOT_ALLOWED, "args": {"maxItems": 0}, "env": {"maxProperties": 0}},
             },
         ]
     }
