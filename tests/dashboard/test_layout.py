@@ -1,10 +1,13 @@
 """The room that pages give to titles, dialogs and fields, at the widths between phones and large screens."""
 
+import asyncio
+
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, Route, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
+from tests.dashboard.measure import measured, observe
 
 OVERFLOWS = "dialog => [dialog, ...dialog.querySelectorAll('*')].some(each => each.scrollWidth > each.clientWidth + 1)"
 LONG = "Repair the test that fails on every second Tuesday"
@@ -128,3 +131,29 @@ async def test_numbers_of_a_long_log_leave_the_text_free_on_phones(
     number = page.get_by_role("button", name="Select line 100000")
     await expect(number).to_be_visible()
     assert await number.evaluate("number => number.scrollWidth <= number.clientWidth")
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (768, 1024), (1024, 768), (1440, 900)])
+async def test_list_of_jobs_does_not_shift_while_it_loads(
+    page: Page, engine: LocalEngine, admin: User, width: int, height: int
+) -> None:
+    for _ in range(12):
+        await admin.run({"fail": "broken"})
+    async with engine.user() as other:
+        await other.wait(await other.submit({"result": 1}), "completed")  # of two owners
+    await page.set_viewport_size({"width": width, "height": height})
+    await sign_in(page, engine)
+    await observe(page)
+    facets_may_come = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await facets_may_come.wait()
+        await route.continue_()
+
+    await page.route("**/api/jobs/facets*", hold)
+    await page.goto(f"{engine.url}/jobs?status=failed&q=Review")
+    await expect(page.locator("tbody td a").first).to_be_visible()
+    facets_may_come.set()
+    await expect(page.get_by_role("button", name="failed…")).to_be_visible()
+    await page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    assert (await measured(page))["shifts"] <= 0.02

@@ -269,3 +269,25 @@ async def test_controls_that_are_busy_or_go_away_lose_neither_keys_nor_the_focus
     await expect(resume).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.get_by_label("Slots of switched")).to_be_focused()
+
+
+async def test_keys_typed_after_ctrl_k_are_the_text_of_the_palette(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    await admin.run({"result": 1})
+    await sign_in(page, engine, "/jobs")
+    await expect(page.locator("tbody td a").first).to_be_visible()
+    await page.route("**/assets/**", lambda route: route.abort())  # code that is still to be loaded
+    await page.keyboard.press("Control+k")
+    await page.keyboard.type("xgo")
+    await expect(page.get_by_role("combobox", name="Search")).to_have_value("xgo")
+    await expect(page).to_have_url(f"{engine.url}/jobs")
+    await expect(page.get_by_role("toolbar", name="Selected jobs")).to_have_count(0)
+
+
+async def test_key_of_a_new_job_leads_into_the_prompt(page: Page, engine: LocalEngine) -> None:
+    await sign_in(page, engine, "/jobs")
+    await expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    await page.keyboard.press("c")
+    await expect(page.get_by_label("Prompt")).to_be_focused()
+    await expect(page.get_by_label("Prompt")).to_have_value("")

@@ -21,8 +21,8 @@ import { describe } from '../ui/states';
 import { setTheme, THEMES, useTheme } from '../ui/theme';
 import { toast, Toasts } from '../ui/toasts';
 import styles from './main-layout.module.css';
+import { Palette } from './palette'; // at once: keys typed after Ctrl K are its text
 
-const Palette = lazy(() => import('./palette').then((module) => ({ default: module.Palette })));
 const ShortcutsHelp = lazy(() => import('./shortcuts-help').then((module) => ({ default: module.ShortcutsHelp })));
 
 /** The pages of the navigation, in order. key: opens the page after `g`. */
@@ -104,10 +104,8 @@ function Frame({ since }: { since: string | undefined }) {
         </main>
       </div>
       <BottomBar onMore={() => setDialog('palette')} />
-      <Suspense>
-        {dialog === 'palette' && <Palette onClose={close} onHelp={() => setDialog('help')} />}
-        {dialog === 'help' && <ShortcutsHelp onClose={close} />}
-      </Suspense>
+      {dialog === 'palette' && <Palette onClose={close} onHelp={() => setDialog('help')} />}
+      <Suspense>{dialog === 'help' && <ShortcutsHelp onClose={close} />}</Suspense>
       <Toasts />
     </div>
   );

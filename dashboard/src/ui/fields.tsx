@@ -91,7 +91,14 @@ export function TextArea<D>({
   placeholder,
   rows = 4,
   isCode = false,
-}: FieldProps<D, string> & { placeholder?: string; rows?: number; isCode?: boolean }) {
+  hasFocus = false,
+}: FieldProps<D, string> & {
+  placeholder?: string;
+  rows?: number;
+  isCode?: boolean;
+  /** It has the focus once it is drawn. */
+  hasFocus?: boolean;
+}) {
   return placed(
     width,
     <Field label={label} hint={hint} error={form.problems[name]}>
@@ -100,6 +107,7 @@ export function TextArea<D>({
           {...ids}
           name={name}
           rows={rows}
+          autoFocus={hasFocus}
           placeholder={placeholder}
           spellCheck={!isCode}
           className={isCode ? styles.code : undefined}

@@ -1,8 +1,7 @@
-import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useEffect, useEffectEvent, useRef, useState, type ReactNode } from 'react';
 
-import { facetsQuery, STATUSES, type JobFacets, type Status } from '../../api/jobs';
+import { STATUSES, type JobFacets, type Status } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { count } from '../../lib/format';
 import { buttonClass } from '../../ui/button';
@@ -32,7 +31,6 @@ export function Filters({
   const [known, setKnown] = useState(search.q);
   const [sent, setSent] = useState<readonly (string | undefined)[]>([]); // by this field, and not in the URL so far
   const input = useRef<HTMLInputElement>(null);
-  const hasOwners = useHasOwners(search, facets);
   if (known !== search.q) {
     setKnown(search.q);
     const isOwn = sent.includes(search.q);
@@ -94,7 +92,7 @@ export function Filters({
         {select('agent', 'Agent', facets?.agentRole)}
         {select('repo', 'Repository', facets?.repo)}
         {select('code', 'Failure', facets?.failedCode)}
-        {(search.owner ?? hasOwners) && select('owner', 'Owner', facets?.owner)}
+        {select('owner', 'Owner', facets?.owner)}
         <TimeSelect search={search} onChange={onChange} />
         <select
           aria-label="Order"
@@ -108,15 +106,6 @@ export function Filters({
       </div>
     </div>
   );
-}
-
-/** Return whether there are jobs of several owners. Once there are, the answer stays while the filters change. */
-function useHasOwners(search: JobsSearch, facets: JobFacets | undefined): boolean {
-  const [hasOwners, setHasOwners] = useState(false);
-  const isUnknown = !hasOwners && facets !== undefined && hasFilters(search);
-  const { data: all } = useQuery({ ...facetsQuery({}), queryKey: ['owners'], enabled: isUnknown, staleTime: Infinity });
-  if (!hasOwners && [facets, all].some((each) => (each?.owner.length ?? 0) > 1)) setHasOwners(true);
-  return hasOwners;
 }
 
 /** The time up to now in which jobs were created, or in which they ended. */
@@ -216,7 +205,11 @@ export function Counts({
         ))}
         <ExactFilters search={search} />
         {hasFilters(search) && (
-          <Link to="/jobs" search={search.sort ? { sort: search.sort } : {}} className={buttonClass('quiet')}>
+          <Link
+            to="/jobs"
+            search={search.sort ? { sort: search.sort } : {}}
+            className={`${buttonClass('quiet')} ${styles.clear}`}
+          >
             <Icon name="close" size={14} /> Clear
           </Link>
         )}

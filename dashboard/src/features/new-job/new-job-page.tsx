@@ -209,6 +209,7 @@ function JobFields({ form, first }: { form: Form<Draft>; first: FirstJob | undef
         name="prompt"
         label="Prompt"
         rows={7}
+        hasFocus
         placeholder={first ? 'The earlier prompt' : 'What should the agent do?'}
         hint={
           first &&
