@@ -280,6 +280,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "text": "The text of a comment, where the reaction says too little.",
         "label": "A label for the issue or pull request.",
         "key": "The key by which the comment is found again; by default the id of the request.",
+        "attemptedAt": "The time of the latest attempt to write the comment.",
     },
     DeliveryRecord: {
         "at": "The time of the delivery.",

@@ -39,12 +39,14 @@ class ThreadAnswer(Record):
 
     key: the key by which the comment is found again, so that requests with one key have one comment. By default, the id
          of the request.
+    attempted_at: time of the latest attempt to write the comment, which GitHub's lists may not show yet.
     """
 
     reaction: str | None = None
     text: str | None = None
     label: str | None = None
     key: str | None = None
+    attempted_at: datetime | None = None
 
 
 NOTHING: Final = ThreadAnswer()

@@ -1,7 +1,7 @@
 """Each part of a report is written once, although GitHub's lists lag behind its writes and answers are lost."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -157,6 +157,10 @@ async def test_jobs_share_a_comment_whose_answer_was_lost(github: GitHubStandIn)
     assert len(github.comments_of(issue)) == 1
 
 
+async def requests_of(store: SteppedStore) -> Sequence[ThreadRequest]:
+    return (await store.get(WebhookSource, "github")).status.thread_requests
+
+
 async def test_answer_to_a_command_is_written_once_where_lists_lag(github: GitHubStandIn) -> None:
     github.world.lag_seconds = UNREACHABLE_SECONDS + 1
     listed_after = timedelta(seconds=UNREACHABLE_SECONDS + 2)
@@ -174,9 +178,10 @@ async def test_answer_to_a_command_is_written_once_where_lists_lag(github: GitHu
     await store.update(replace(source, status=replace(source.status, thread_requests=(request,))))
     github.faults.plan(LOST, COMMENTS)
     async with github_client(github.url) as client, asyncio.timeout(60):
-        access = GitHubAccess(store, GitHub(github.url, clock), client, clock)
-        async with run_in_background(Answers(store, access, clock, listed_after).run()):
-            while (await store.get(WebhookSource, "github")).status.thread_requests:
-                await asyncio.sleep(0.01)
+        for is_killed in (True, False):
+            access = GitHubAccess(store, GitHub(github.url, clock), client, clock)
+            async with run_in_background(Answers(store, access, clock, listed_after).run()):
+                while not github.calls_of(COMMENTS) if is_killed else (await requests_of(store)):
+                    await asyncio.sleep(0.01)
     assert len(github.comments_of(issue)) == 1
     assert len(github.calls_of(COMMENTS)) == 1

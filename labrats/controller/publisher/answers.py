@@ -6,17 +6,18 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from labrats.controller.publisher.access import Access, GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comment
 from labrats.controller.publisher.creations import LISTED_AFTER
 from labrats.controller.work_queue import WorkQueue, work_forever
-from labrats.intake.thread_requests import read_request, remove_request, request_key
+from labrats.intake.thread_requests import read_request, remove_request, replace_request, request_key
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.report import ReportMode, ReportTarget
 from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
-from labrats.net.github_repository import AnswerLost, RefusedByGitHub
+from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Store
 from labrats.reports.answer import answer_body, answer_mark
 
@@ -59,8 +60,6 @@ class Answers:
                 await self._write(source, request, request.answer)
             except RetryLater as error:
                 if self._clock.now() - request.received_at < GIVEN_UP_AFTER:
-                    if isinstance(error, AnswerLost):  # GitHub's list may not show a comment before
-                        raise RetryLater(str(error), self._listed_after.total_seconds()) from error
                     raise
                 log.warning("request not answered", source=source.name, request=request.id, reason=str(error))
             await remove_request(self._store, source, request)
@@ -80,9 +79,26 @@ class Answers:
                 await access.note_labels(request.target.number or 0, [answer.label])
                 await access.repository.add(path, {"labels": [answer.label]}, access.commenting(request.target))
             if answer.text:
-                await _comment(access, request.target, answer.key or request.id, answer.text)
+                await self._comment(access, source, request, answer)
         except (NoAccess, RefusedByGitHub) as error:
             log.warning("request not answered", source=source.name, request=request.id, reason=str(error))
+
+    async def _comment(
+        self, access: Access, source: WebhookSource, request: ThreadRequest, answer: ThreadAnswer
+    ) -> None:
+        """Answer with a comment, unless the thread has it. Raises RefusedByGitHub, RetryLater.
+
+        The attempt is stored before: an answer may get lost, or the publisher be killed.
+        """
+        key, target = answer.key or request.id, request.target
+        if await _has_comment(access, target, key):
+            return
+        now, attempted_at = self._clock.now(), answer.attempted_at
+        if attempted_at and (wait := attempted_at + self._listed_after - now) > timedelta(0):
+            raise RetryLater("GitHub's list may not show the comment yet", wait.total_seconds())
+        await replace_request(self._store, source, replace(request, answer=replace(answer, attempted_at=now)))
+        body = {"body": answer_body(key, answer.text or "")}
+        await access.repository.post(_comments_of(target), body, Comment, access.commenting(target))
 
 
 async def _react(access: Access, request: ThreadRequest, reaction: str) -> None:
@@ -91,11 +107,13 @@ async def _react(access: Access, request: ThreadRequest, reaction: str) -> None:
     await access.repository.add(path, {"content": reaction}, access.commenting(request.target))
 
 
-async def _comment(access: Access, target: ReportTarget, key: str, text: str) -> None:
-    """Answer with a comment, unless the thread has it. Raises RefusedByGitHub, RetryLater."""
-    path, permissions = f"/issues/{target.number}/comments", access.commenting(target)
-    async for page in access.repository.pages(path, list[Comment], permissions):
+async def _has_comment(access: Access, target: ReportTarget, key: str) -> bool:
+    async for page in access.repository.pages(_comments_of(target), list[Comment], access.commenting(target)):
         for comment in page:
             if (comment.body or "").startswith(answer_mark(key)) and access.identity.wrote(comment):
-                return
-    await access.repository.post(path, {"body": answer_body(key, text)}, Comment, permissions)
+                return True
+    return False
+
+
+def _comments_of(target: ReportTarget) -> str:
+    return f"/issues/{target.number}/comments"

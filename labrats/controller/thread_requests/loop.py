@@ -141,6 +141,8 @@ class ThreadRequests:
         except Conflict as error:
             raise RetryLater(str(error)) from error
         except (Invalid, IllegalMove, RefusedByGitHub, NoAccess) as error:
+            if request.action is ThreadAction.RERUN:  # the report of the job says that it runs again
+                return ThreadAnswer(text=f"The job {request.job} could not run once more: {error}.")
             if request.action is ThreadAction.REPAIR or request.job:  # there is no comment to answer
                 log.warning(
                     "request from a check not carried out", source=source.name, request=request.id, reason=str(error)

@@ -169,6 +169,15 @@ async def test_a_retry_whose_answer_was_lost_is_not_repeated(threads: ThreadLab)
     assert (await threads.job(job)).phase is Phase.PENDING
 
 
+async def test_a_further_run_that_is_not_possible_is_answered_with_the_reason(threads: ThreadLab) -> None:
+    job = await threads.add(Phase.SUCCEEDED)
+    await threads.add_source(a_request(ThreadAction.RERUN, job=job.id))
+    async with threads.requests():
+        (request,) = await threads.answered()
+    assert request.answer
+    assert (request.answer.text or "").startswith(f"The job {job.id} could not run once more: ")
+
+
 async def test_a_button_in_another_repository_of_the_source_concerns_no_job(threads: ThreadLab) -> None:
     """A person who may write to one repository can create a check there that names any job."""
     job = await threads.add(Phase.FAILED, attempts=1)
