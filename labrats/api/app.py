@@ -33,6 +33,7 @@ from labrats.api.routes import (
     jobs,
     login,
     model_files,
+    pause,
     pdfs,
     queue,
     secrets,
@@ -48,7 +49,7 @@ from labrats.metrics import Metrics
 
 MODULES: Final = (
     health, docs, changes, bulk, jobs, job_events, job_texts, job_report, job_attempts, agents, instructions, events,
-    config, ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks,
+    config, pause, ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks,
     webhook_sources, deliveries, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)

@@ -35,9 +35,9 @@ from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
 
 log = structlog.get_logger()
 
-ACTIONS: Final[Mapping[str, Callable[[Job, datetime], Job]]] = {
+ACTIONS: Final[Mapping[str, Callable[[Job, datetime, str | None], Job]]] = {
     "cancel": after_cancel_request,
-    "retry": after_retry_request,
+    "retry": lambda job, now, _: after_retry_request(job, now),
 }
 
 SAVE_SECONDS: Final = 5.0
@@ -78,6 +78,7 @@ class BulkAction(Record):
     targets: those of its jobs; none once it is done. owner: the only owner whose jobs it may change; None for all.
     done:    the number of targets that are done. changed: the number of those to which the action applied.
     worker:  the engine that works on it.
+    by:      the caller who began it; None in an action that an earlier version stored.
     """
 
     action: Literal["cancel", "retry"]
@@ -86,6 +87,7 @@ class BulkAction(Record):
     done: int = 0
     changed: int = 0
     worker: str = ""
+    by: str | None = None
     finished_at: datetime | None = None
 
     @property
@@ -276,7 +278,7 @@ class BulkActions:
             ended = job.status.finished_at
             if (ended.timestamp() if ended else None) != target.ended_at:
                 raise IllegalMove(f"the job {job.id} has ended or was retried meanwhile")
-            return ACTIONS[action.action](job, self._clock.now())
+            return ACTIONS[action.action](job, self._clock.now(), action.by)
 
         before, job = await compare_and_set(self._store, read, changed)
         if job.ended and not before.ended:  # it was Pending; the controller counts the end of a Running one

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 
 from labrats import __version__
-from labrats.cli import chains, jobs, published, resources, uploads
+from labrats.cli import chains, engine_pause, jobs, published, resources, uploads
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
@@ -88,6 +88,8 @@ def build_app(engine: EngineCommands) -> App:
         app,
         _ENGINE,
         serve_command(engine),
+        engine_pause.pause,
+        engine_pause.resume,
         login_link_command(engine),
         config_command(engine),
         doctor_command(engine),

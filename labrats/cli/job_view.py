@@ -65,6 +65,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "refused", _refused(job.get("refusedHosts") or ())
     yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
+    yield "cancelled", f"by {job['cancelledBy']}" if job.get("cancelledBy") else ""
     yield "superseded", f"by {job['supersededBy']}" if job.get("supersededBy") else ""
     yield "callback", _callback(job.get("callback") or {})
     yield "report", report_sentence(job.get("report") or {})
@@ -103,6 +104,8 @@ def waiting_sentence(waiting: dict[str, Any]) -> str:
     if not waiting:
         return ""
     match waiting["reason"]:
+        case "paused_by_admin":
+            return "an administrator has paused the engine"
         case "no_slots":
             return "its model is paused: it has no slots"
         case "paused":

@@ -30,6 +30,7 @@ from labrats.intake.codex_logins import CodexLogins
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
+from labrats.model.ai_config import AiConfig
 from labrats.model.ai_model import AiModel
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import BecameUnreadable, Conflict, GiveUp, Invalid, NotFound
@@ -82,6 +83,7 @@ class Controller:
         self._work = WorkQueue()
         self._pauses: Timers[Group] = Timers(self._end_pause)
         self._models_known = asyncio.Event()
+        self._pause_known = asyncio.Event()
         self._jobs_known = asyncio.Event()
         self._immediate_starts = immediate_starts or ImmediateStarts()
         self._logins = logins
@@ -98,6 +100,7 @@ class Controller:
     async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch_ai_models(), name="watch-ai-models")
+            loops.create_task(self._watch_pause(), name="watch-pause")
             loops.create_task(self._watch_jobs(), name="watch-jobs")
             loops.create_task(self._watch_attempts(), name="watch-attempts")
             for number in range(WORKERS):
@@ -131,8 +134,19 @@ class Controller:
                     self._models_known.set()
             self._add_work(self._schedule.observe_ai_models(by_name.values(), self._clock.now()))
 
+    async def _watch_pause(self) -> None:
+        async for change in self._store.watch(AiConfig):
+            match change:
+                case Changed(config):
+                    self._add_work(self._schedule.observe_pause(config.pause is not None, self._clock.now()))
+                case Deleted():
+                    self._add_work(self._schedule.observe_pause(False, self._clock.now()))
+                case _:
+                    self._pause_known.set()
+
     async def _watch_jobs(self) -> None:
         await self._models_known.wait()
+        await self._pause_known.wait()
         async for change in self._store.watch(Job, unsettled_only=True):
             match change:
                 case Changed(job):

@@ -66,6 +66,7 @@ class JobSchedule:
         self._pauses: dict[Group, datetime] = {}
         self._new: dict[str, Job] = {}  # jobs that are being stored, until they are observed
         self._all_jobs_known = False
+        self._is_paused = False
 
     # State
 
@@ -115,6 +116,19 @@ class JobSchedule:
         """Take note of all AiModels that exist."""
         self._ai_models = ai_models_in_use(ai_models)
         return self.allocate(self._queue.groups(), now)
+
+    def observe_pause(self, is_paused: bool, now: datetime) -> list[Work]:
+        """Take note that an administrator has paused the engine, or that no pause is left.
+
+        Jobs that have a slot and no attempt yet release it. Attempts that run keep theirs.
+        """
+        if is_paused == self._is_paused:
+            return []
+        self._is_paused = is_paused
+        if not is_paused:
+            return self.allocate(self._queue.groups(), now)
+        about_to_start = [job for job in self._jobs.values() if job.phase is Phase.PENDING and self.holds_slot(job)]
+        return [work for job in about_to_start for work in self.enqueue(job, now)]
 
     def observe_synced(self, now: datetime) -> list[Work]:
         """Take note that every existing job has been observed. Before that an unknown job may hold any slot."""
@@ -300,7 +314,7 @@ class JobSchedule:
     def _has_free_slot(self, group: Group, now: datetime) -> bool:
         """Return whether another job of the group may start now."""
         is_paused = _seconds_until(self._pauses.get(group), now) > 0
-        return not is_paused and self._slots.used(group) < self._slot_count(group)
+        return not (is_paused or self._is_paused) and self._slots.used(group) < self._slot_count(group)
 
     def _slot_count(self, group: Group) -> int:
         ai_model = self._ai_models.get(group)

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from labrats.model.agent import AiAgent
-from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
+from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec, EnginePause
 from labrats.model.instruction import AiInstruction, Scope
 from labrats.model.record import Resource, seniority
 from labrats.model.webhook_source import WebhookSource
@@ -153,6 +153,12 @@ class Catalog:
         """The settings of the engine; empty when no AiConfig exists."""
         found = self._index(AiConfig).get(AI_CONFIG_NAME)
         return found.spec if found else AiConfigSpec()
+
+    @property
+    def pause(self) -> EnginePause | None:
+        """The pause of the engine; None without one."""
+        found = self._index(AiConfig).get(AI_CONFIG_NAME)
+        return found.pause if found else None
 
     async def _follow(self, kind: type[R], store: Store) -> None:
         index = self._index(kind)

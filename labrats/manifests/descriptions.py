@@ -210,6 +210,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "deadlineAt": "The time at which the engine stops the latest attempt.",
         "finishedAt": "The time at which the job reached its final phase.",
         "notBefore": "The time until which a requeued job waits.",
+        "cancelledBy": "The caller who cancelled the job.",
         "supersededBy": "The newer job of the same concurrency key for which the job was cancelled.",
         "cancelRequestedAt": "The time at which a user requested cancellation.",
         "failedCode": "The reason for the failure, for programs.",

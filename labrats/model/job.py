@@ -375,6 +375,7 @@ class JobStatus(Record):
     started_at:   time when the latest attempt was admitted.
     deadline_at:  time when the engine stops the attempt. After a pause the next attempt has only the remaining time.
     not_before:   time until which a requeued job waits.
+    cancelled_by:  the caller who cancelled the job; None if the engine did.
     superseded_by: id of the newer job of its concurrency key for which the job was cancelled.
     logs:         last lines, within limits. The output of the attempts has all lines.
     session:      session for the next attempt to resume, if the runner still has its workspace.
@@ -396,6 +397,7 @@ class JobStatus(Record):
     finished_at: datetime | None = None
     not_before: datetime | None = None
     cancel_requested_at: datetime | None = None
+    cancelled_by: str | None = None
     superseded_by: str | None = None
     failed_code: FailedCode | None = None
     failed_reason: str | None = None
@@ -653,13 +655,16 @@ def check_git_token(job: Job, now: datetime) -> None:
         raise IllegalMove(message)
 
 
-def after_cancel_request(job: Job, now: datetime) -> Job:
-    """Return a Pending job as Cancelled, and a Running one with the request. Raises IllegalMove for an ended job."""
+def after_cancel_request(job: Job, now: datetime, by: str | None = None) -> Job:
+    """Return a Pending job as Cancelled, and a Running one with the request. Raises IllegalMove for an ended job.
+
+    by: the caller who requests it; None for the engine itself.
+    """
     if job.phase is not Phase.RUNNING:
-        return advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
+        return advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now, cancelled_by=by)
     if job.status.cancel_requested_at:
         return job
-    return replace(job, status=replace(job.status, cancel_requested_at=now))
+    return replace(job, status=replace(job.status, cancel_requested_at=now, cancelled_by=by))
 
 
 def after_publish_request(job: Job, now: datetime) -> Job:

@@ -794,6 +794,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show whether the engine is paused
+         * @description Return whether an administrator has paused the engine, who it was, and when.
+         */
+        get: operations["getPause"];
+        /**
+         * Pause or resume the engine
+         * @description Pause or resume the whole engine.
+         *
+         *     In a pause no attempt starts. Running attempts go on, and submissions are accepted. It lasts until somebody ends it,
+         *     also over restarts. To stop all work, pause first, then cancel all jobs with `POST /api/jobs/bulk`.
+         */
+        put: operations["putPause"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/ai-models": {
         parameters: {
             query?: never;
@@ -3853,6 +3880,12 @@ export interface components {
             /** @description Null without a concurrency key. */
             concurrency: components["schemas"]["ConcurrencyView"] | null;
             /**
+             * Cancelledby
+             * @description The caller who cancelled the job; null if it was not cancelled, or by the engine itself.
+             * @example null
+             */
+            cancelledBy: string | null;
+            /**
              * Supersededby
              * @description The newer job of the same concurrency key for which this one was cancelled.
              */
@@ -4867,6 +4900,54 @@ export interface components {
              * @example 1024
              */
             bundleBytes: number | null;
+        };
+        /**
+         * PauseBody
+         * @description The wanted state of the engine.
+         * @example {
+         *       "paused": true,
+         *       "reason": "the provider bills us twice"
+         *     }
+         */
+        PauseBody: {
+            /**
+             * Paused
+             * @description True: no attempt starts until it is false again.
+             */
+            paused: boolean;
+            /**
+             * Reason
+             * @description The reason, for people. Default: `""`.
+             */
+            reason?: string;
+        };
+        /**
+         * PauseView
+         * @description The state of the engine.
+         */
+        PauseView: {
+            /**
+             * Paused
+             * @example true
+             */
+            paused: boolean;
+            /**
+             * Reason
+             * @example the provider bills us twice
+             */
+            reason: string;
+            /**
+             * By
+             * @description The caller who paused the engine; null without a pause.
+             * @example key-1
+             */
+            by: string | null;
+            /**
+             * Since
+             * @description Null without a pause.
+             * @example 2030-01-01T12:00:00Z
+             */
+            since: string | null;
         };
         /**
          * Phase
@@ -6549,11 +6630,11 @@ export interface components {
         WaitingJob: {
             /**
              * Reason
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine.
              * @example slots_busy
              * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce";
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin";
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -6612,11 +6693,11 @@ export interface components {
         WaitingView: {
             /**
              * Reason
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine.
              * @example slots_busy
              * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce";
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin";
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -8222,6 +8303,7 @@ export interface operations {
                      *         "onNew": "queue",
                      *         "debounceSeconds": 30
                      *       },
+                     *       "cancelledBy": null,
                      *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
@@ -8926,6 +9008,7 @@ export interface operations {
                      *         "onNew": "queue",
                      *         "debounceSeconds": 30
                      *       },
+                     *       "cancelledBy": null,
                      *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
@@ -9235,6 +9318,7 @@ export interface operations {
                      *         "onNew": "queue",
                      *         "debounceSeconds": 30
                      *       },
+                     *       "cancelledBy": null,
                      *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
@@ -9916,6 +10000,7 @@ export interface operations {
                      *         "onNew": "queue",
                      *         "debounceSeconds": 30
                      *       },
+                     *       "cancelledBy": null,
                      *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
@@ -14889,6 +14974,273 @@ export interface operations {
                      * @example {
                      *       "error": "there is no job ir-3ab1c2d4",
                      *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getPause: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The state */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "paused": true,
+                     *       "reason": "the provider bills us twice",
+                     *       "by": "key-1",
+                     *       "since": "2030-01-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PauseView"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    putPause: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "paused": true,
+                 *       "reason": "the provider bills us twice"
+                 *     }
+                 */
+                "application/json": components["schemas"]["PauseBody"];
+            };
+        };
+        responses: {
+            /** @description The new state */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "paused": true,
+                     *       "reason": "the provider bills us twice",
+                     *       "by": "key-1",
+                     *       "since": "2030-01-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PauseView"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The name is taken, or the resource has changed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is already a key named 'ci'",
+                     *       "code": "conflict"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

@@ -68,6 +68,12 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
       ? [{ key: 'new', icon: <Icon name="plus" />, label: 'New job', run: () => void navigate({ to: '/jobs/new' }) }]
       : []),
     {
+      key: 'pause',
+      icon: <Icon name="clock" />,
+      label: 'Pause, resume or stop the engine',
+      run: () => void navigate({ to: '/settings/system' }),
+    },
+    {
       key: 'failed',
       icon: <Icon name="warning" />,
       label: 'Failed jobs',

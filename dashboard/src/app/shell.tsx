@@ -5,6 +5,7 @@ import { Link, Outlet, useNavigate, useRouter, useRouterState } from '@tanstack/
 import { lazy, Suspense, useEffect, useRef, useState } from 'react';
 
 import { systemQuery, type System } from '../api/keys';
+import { pauseQuery, pauseWords } from '../api/pause';
 import { useConnection, useFeed } from '../api/live';
 import { sessionQuery, signOut } from '../api/session';
 import { visible } from '../lib/ansi';
@@ -117,13 +118,18 @@ function EngineNotice() {
   // A replica of an earlier version reports none.
   const containment: System['containment'] | undefined = system?.containment;
   const reason = containment?.noSandbox;
-  if (!reason) return null;
+  const { data: pause } = useQuery({ ...pauseQuery, staleTime: Infinity });
+  if (!reason && !pause?.paused) return null;
   return (
     <div className={styles.notice}>
-      <Notice>
-        No sandbox works here ({visible(reason)}): only jobs of administrators run, and their agents can do all that the
-        engine’s user can. Install bubblewrap and allow user namespaces, or set <code>LABRATS_SANDBOX=false</code>.
-      </Notice>
+      {pause?.paused && <Notice>{pauseWords(pause)} No job starts until somebody resumes it.</Notice>}
+      {reason && (
+        <Notice>
+          No sandbox works here ({visible(reason)}): only jobs of administrators run, and their agents can do all that
+          the engine’s user can. Install bubblewrap and allow user namespaces, or set <code>LABRATS_SANDBOX=false</code>
+          .
+        </Notice>
+      )}
     </div>
   );
 }

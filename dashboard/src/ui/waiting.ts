@@ -40,6 +40,8 @@ export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: Qu
       return place.debouncedUntil === null
         ? 'Waits for newer jobs of its key'
         : `Starts at ${clock(place.debouncedUntil)} at the earliest`;
+    case 'paused_by_admin':
+      return 'An administrator has paused the engine';
     case 'no_controller':
       return 'No controller is running';
   }

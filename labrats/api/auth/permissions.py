@@ -98,6 +98,8 @@ _ROUTES: Final[Mapping[Access, str]] = {
         DELETE /api/webhook-sources/{}
         GET    /api/config/defaults
         PUT    /api/config/defaults
+        GET    /api/pause
+        PUT    /api/pause
         GET    /api/config/sources
         GET    /api/config/sources/{}
         PUT    /api/config/sources/{}

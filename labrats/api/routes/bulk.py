@@ -108,7 +108,8 @@ async def act_on_jobs(request: Request, body: Bulk) -> Response:
         raise Invalid(Problem("filter", f"matches more than {MOST_JOBS:,} jobs; narrow it down"))
     if len(targets) != body.expected:
         raise Conflict(f"the number of matching jobs is {len(targets)} by now, not {body.expected}; look at them again")
-    action_id = await services.bulk_actions.add(BulkAction(action=body.action, targets=targets, owner=owner))
+    action = BulkAction(action=body.action, targets=targets, owner=owner, by=caller.id)
+    action_id = await services.bulk_actions.add(action)
     return json_response({"id": action_id, "jobs": len(targets)}, 202)
 
 

@@ -139,7 +139,7 @@ SourceName = Annotated[str, Field(examples=["github"])]
 )
 async def get_defaults(request: Request) -> Response:
     """Get the settings that jobs use unless they, their trigger, their webhook source or their agent set others."""
-    return json_response(_view(await _read(services_of(request))))
+    return json_response(_view(await read_config(services_of(request))))
 
 
 @router.put(
@@ -170,11 +170,11 @@ async def _write_merged(services: Services, changes: dict[str, Any], version: st
             raise Conflict(f"the settings {reason}; read them again")
         return replace(current, spec=msgspec.convert(merged(msgspec.to_builtins(current.spec), changes), AiConfigSpec))
 
-    _, written = await compare_and_set(services.store, lambda: _read(services), merge)
+    _, written = await compare_and_set(services.store, lambda: read_config(services), merge)
     return written
 
 
-async def _read(services: Services) -> AiConfig:
+async def read_config(services: Services) -> AiConfig:
     try:
         return await services.store.get(AiConfig, AI_CONFIG_NAME)
     except NotFound:

@@ -399,7 +399,7 @@ async def cancel(request: Request, job_id: JobId) -> Response:
     before, job = await compare_and_set(
         services.store,
         lambda: own_job(request, job_id),
-        lambda found: after_cancel_request(found, services.clock.now()),
+        lambda found: after_cancel_request(found, services.clock.now(), caller_of(request).id),
     )
     if job.ended:  # it was Pending; the controller counts the end of a Running one
         services.metrics.job_moved(before, job, services.clock.now())

@@ -147,6 +147,9 @@ async def _place_views(services: Services, places: Sequence[tuple[Job, Position]
 _DUE: Final[Collection[WaitReason]] = ("unresolved", "starting")
 """The reasons of jobs that wait for nothing but the controller."""
 
+_WAITS_FOR_SLOT: Final[Collection[WaitReason]] = ("slots_busy", "starting")
+"""The reasons of jobs that could start if others ended, and if nobody had paused the engine."""
+
 
 def _place_view(services: Services, job: Job, position: Position, slots: Slots, blocker: str | None) -> dict[str, Any]:
     """Return the JSON that QueuePlace describes. blocker: the job of the same concurrency key that must end first."""
@@ -154,6 +157,9 @@ def _place_view(services: Services, job: Job, position: Position, slots: Slots, 
     paused_until = services.job_index.paused_until(job.resolved.provider, job.resolved.model, now)
     starts_after = max(filter(None, (paused_until, job.starts_after)), default=now)
     reason = _reason(job, slots, position, blocker, paused_until, now)
+    is_paused = services.catalog.pause is not None
+    if is_paused and reason in _WAITS_FOR_SLOT:
+        reason = "paused_by_admin"
     delay = max(starts_after - now, timedelta())
     return {
         "reason": reason,
@@ -163,7 +169,7 @@ def _place_view(services: Services, job: Job, position: Position, slots: Slots, 
         "pausedUntil": paused_until,
         "waitsFor": blocker,
         "debouncedUntil": job.debounced_until if reason == "debounce" else None,
-        "estimateSeconds": None if blocker else _estimate(position, slots, delay),
+        "estimateSeconds": None if blocker or is_paused else _estimate(position, slots, delay),
     }
 
 

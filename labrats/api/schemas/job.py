@@ -22,8 +22,9 @@ from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
 WaitReason = Literal[
-    "slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting", "no_controller", "concurrency", "debounce"
-]
+    "slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting", "no_controller", "concurrency",
+    "debounce", "paused_by_admin",
+]  # fmt: skip
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
@@ -180,7 +181,8 @@ class QueuePlace(ResponseBody):
         "`requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied "
         "job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a "
         "sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. "
-        "`debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key.",
+        "`debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an "
+        "administrator has paused the engine.",
         examples=["slots_busy"],
     )
     position: int = Field(description="Place in the queue of its model; 1 is next.", examples=[2])
@@ -240,6 +242,10 @@ class JobDetail(JobItem):
     rerun_of: str | None = Field(description="The job of which this one is a rerun.")
     follow_up_of: str | None = Field(description="The job that this one continues; null if it is no follow-up.")
     concurrency: ConcurrencyView | None = Field(description="Null without a concurrency key.")
+    cancelled_by: str | None = Field(
+        description="The caller who cancelled the job; null if it was not cancelled, or by the engine itself.",
+        examples=[None],
+    )
     superseded_by: str | None = Field(
         description="The newer job of the same concurrency key for which this one was cancelled."
     )
@@ -357,6 +363,7 @@ def job_detail(
         "rerunOf": spec.rerun_of,
         "followUpOf": spec.follow_up_of,
         "concurrency": concurrency_view(spec.concurrency),
+        "cancelledBy": status.cancelled_by,
         "supersededBy": status.superseded_by,
         "priority": spec.priority,
         "accountName": status.slot,

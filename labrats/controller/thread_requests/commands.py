@@ -49,9 +49,10 @@ async def cancel(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
             raise RequestFailed(f"No job {_of(request)} is waiting or running.")
         request = replace(request, jobs=tuple(live))
         await replace_request(jobs.store, source, request)
+    by = f"{OWNER_PREFIX}{source.name}"
     for job_id in request.jobs:
         with suppress(NotFound, IllegalMove):  # deleted, or ended by itself
-            await jobs.change(job_id, lambda job: after_cancel_request(job, jobs.clock.now()))
+            await jobs.change(job_id, lambda job: after_cancel_request(job, jobs.clock.now(), by))
     return DONE
 
 

@@ -472,3 +472,29 @@ def test_large_waiting_job_keeps_its_place_in_the_queue(spec: JobSpec) -> None:
     )  # fmt: skip
     schedule.observe(started(large), NOON)
     assert schedule.job(large.id) == started(large)
+
+
+# The pause of the engine
+
+
+def test_pause_of_the_engine_allocates_no_slot_until_it_ends() -> None:
+    first, second = a_job(job_id="ir-1"), a_job(job_id="ir-2")
+    schedule = a_schedule(slots=1)
+    schedule.observe_pause(True, NOON)
+
+    assert Reconcile("ir-1") not in schedule.observe(first, NOON)
+    assert not schedule.place_new(second, NOON)
+    assert not schedule.holds_slot(first)
+    assert schedule.observe_pause(True, NOON) == []
+    assert schedule.observe_pause(False, NOON) == [Reconcile("ir-1")]
+
+
+def test_pause_of_the_engine_takes_slots_only_from_jobs_without_an_attempt() -> None:
+    running, about_to_start = started(a_job(job_id="ir-1")), a_job(job_id="ir-2")
+    schedule = a_schedule(running, about_to_start, slots=2)
+
+    schedule.observe_pause(True, NOON)
+
+    assert schedule.holds_slot(running)
+    assert not schedule.holds_slot(about_to_start)
+    assert Reconcile("ir-2") in schedule.observe_pause(False, NOON)

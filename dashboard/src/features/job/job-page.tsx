@@ -196,6 +196,7 @@ function Facts({ job }: { job: JobDetail }) {
         <Age at={job.createdAt} suffix=" ago" />
       </Fact>
       {job.concurrency && <Fact label="Concurrency key">key {visible(job.concurrency.key)}</Fact>}
+      {job.cancelledBy && <Fact label="Cancelled by">cancelled by {visible(job.cancelledBy)}</Fact>}
       {job.supersededBy && (
         <Fact label="Superseded by">
           <Link to="/jobs/$id/activity" params={{ id: job.supersededBy }}>

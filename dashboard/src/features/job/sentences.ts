@@ -91,6 +91,8 @@ export function whyWaiting(job: JobDetail, now: number): string {
       const until = waiting.debouncedUntil ? ` until ${clock(waiting.debouncedUntil)}` : '';
       return `Waits${until} for newer jobs with the same concurrency key.`;
     }
+    case 'paused_by_admin':
+      return 'An administrator has paused the engine: no job starts until somebody resumes it.';
     case 'no_controller':
       return 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.';
   }

@@ -8,6 +8,7 @@ import { networkText } from '../../lib/network';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
 import { describe, Failure, Loading } from '../../ui/states';
+import { PausePanel } from './pause-panel';
 import { SettingsLayout } from './settings-layout';
 import styles from './settings.module.css';
 
@@ -43,6 +44,7 @@ export function SystemPage() {
               <Facts system={system.data} />
             </dl>
           </Panel>
+          <PausePanel />
           <Panel title="Limits">
             <dl className={styles.facts}>
               <Limits limits={system.data.limits} />
