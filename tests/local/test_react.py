@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -80,9 +80,48 @@ def test_model_works_in_the_workspace_until_it_finishes(attempt_on: Prepare) -> 
     assert tool == {"role": "tool", "tool_call_id": "call_a1", "content": "Wrote 4 bytes to a/b.txt."}
 
 
-def test_text_after_a_call_is_the_final_answer(attempt_on: Prepare) -> None:
-    with chat_server(run_command("true"), Says("All done.")) as server:
+ASKED: Final = "Call `finish` with your answer, or act."
+
+
+def test_second_text_after_a_call_is_the_final_answer(attempt_on: Prepare) -> None:
+    with chat_server(run_command("true"), Says("I look at it."), Says("All done.")) as server:
         attempt = attempt_on(server, config=REACT)
+        attempt.run()
+
+    assert result_of(attempt) == "All done."
+    assert last_message(server) == ASKED
+
+
+def test_announced_change_is_not_the_final_answer(attempt_on: Prepare) -> None:
+    turns = (
+        run_command("cat a; false"),
+        Says("I will now edit the file."),
+        Calls("write_file", {"path": "a", "content": "new\n"}),
+        Says("I have edited it."),
+    )
+    with chat_server(*turns) as server:
+        attempt = attempt_on(server, config=REACT)
+        attempt.run()
+
+    assert result_of(attempt) == "I have edited it."
+    assert [request["messages"][-1]["content"] for request in server.requests].count(ASKED) == 1
+    assert (attempt.workspace / "a").read_text() == "new\n"
+
+
+def test_second_text_fails_after_a_failed_command_if_nothing_was_changed(attempt_on: Prepare) -> None:
+    with chat_server(run_command("false"), Says("I will now edit the file.")) as server:
+        attempt = attempt_on(server, config=REACT)
+        attempt.run()
+
+    code, message = failure_of(attempt)
+    assert code is FailedCode.AGENT_ERROR
+    assert message.endswith("its last command failed and it changed no file: I will now edit the file.")
+    assert attempt.logs.count("I will now edit the file.") == 2
+
+
+def test_text_in_the_last_turn_is_the_final_answer(attempt_on: Prepare) -> None:
+    with chat_server(run_command("true"), Says("All done.")) as server:
+        attempt = attempt_on(server, config=REACT | {"max_turns": 2})
         attempt.run()
 
     assert result_of(attempt) == "All done."
@@ -144,7 +183,7 @@ def test_text_is_the_answer_of_a_model_that_uses_no_format(attempt_on: Prepare) 
     ],
 )
 def test_invalid_call_is_answered_with_the_valid_form(attempt_on: Prepare, call: Calls, words: str) -> None:
-    with chat_server(call, Says("ok")) as server:
+    with chat_server(call, Calls("finish", {"answer": "ok"})) as server:
         attempt = attempt_on(server, config=REACT)
         attempt.run()
 
@@ -169,9 +208,7 @@ def test_repeated_call_is_refused_and_then_ends_the_run(attempt_on: Prepare, com
 
 
 def test_command_may_be_repeated_after_each_change(attempt_on: Prepare) -> None:
-    turns = [
-        each for number in range(6) for each in (run_command("echo fails"), run_command(f"sed -i s/x/{number}/ code"))
-    ]
+    turns = [each for number in range(6) for each in (run_command("echo fails"), run_command(f"echo {number} >> code"))]
     with chat_server(*turns, Says("ok")) as server:
         attempt = attempt_on(server, config=REACT)
         attempt.run()
@@ -181,7 +218,7 @@ def test_command_may_be_repeated_after_each_change(attempt_on: Prepare) -> None:
 
 
 def test_model_is_asked_once_more_after_an_empty_answer(attempt_on: Prepare) -> None:
-    with chat_server(run_command("true"), Says(""), Says("I ran true.")) as server:
+    with chat_server(run_command("true"), Says(""), Calls("finish", {"answer": "I ran true."})) as server:
         attempt = attempt_on(server, config=REACT)
         attempt.run()
 
@@ -223,7 +260,7 @@ def test_old_results_that_do_not_fit_the_window_are_omitted(attempt_on: Prepare)
     usage = {"prompt_tokens": 0, "completion_tokens": 10}
     turns = [Calls("run_command", {"command": f"seq {n}00000 {n}00400"}, usage=usage) for n in range(1, 9)]
     models = {"data": [{"id": "test-model", "max_model_len": 4096}]}
-    with chat_server(*turns, Says("ok"), models=models) as server:
+    with chat_server(*turns, Calls("finish", {"answer": "ok"}), models=models) as server:
         attempt = attempt_on(server, config=REACT, prompt="Count.")
         attempt.run()
 

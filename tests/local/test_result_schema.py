@@ -79,7 +79,11 @@ def test_prompt_of_the_correction_has_the_first_answer_and_the_problem(attempt_o
 
 
 def test_correction_after_work_with_tools_is_a_single_request(attempt_on: Prepare) -> None:
-    turns = (Calls("write_file", {"path": "made", "content": "x"}), Says("It is fine."), Says('{"risk": 3}'))
+    turns = (
+        Calls("write_file", {"path": "made", "content": "x"}),
+        Calls("finish", {"answer": "It is fine."}),
+        Says('{"risk": 3}'),
+    )
     with chat_server(*turns) as server:
         attempt = attempt_on(server, config={"react_enabled": True}, result_schema=SCHEMA)
         attempt.run()

@@ -34,6 +34,7 @@ from labrats.model.job import FailedCode
 
 _MAX_CALLS: Final = 16
 _NAME_CHARACTERS: Final = 40
+_TEXT_CHARACTERS: Final = 1000
 _MAX_FORMAT_ERRORS: Final = 2
 _LONGEST_ANSWER_TOKENS: Final = 8192
 _SHORTEST_ANSWER_TOKENS: Final = 512
@@ -47,6 +48,7 @@ _SERVER_ERRORS: Final = frozenset({500, 501})
 _CHANGING_TOOLS: Final = (WriteFile, EditFile, RunCommand)
 
 _ASK_FOR_ANSWER: Final = "Your answer is empty. Say in a few sentences what you found or did."
+_ASK_TO_FINISH: Final = "Call `finish` with your answer, or act."
 _ASK_FOR_CALL: Final = "That is not a tool call. Answer with one JSON object, such as: "
 _ASK_FOR_LESS: Final = "Your answer was cut off, because it was too long. Write less at once."
 
@@ -80,6 +82,8 @@ class ReactAgent:
     tokens_per_character: estimated from the usage of the last completion.
     call_counts:          the number of executed calls by tool.
     format_errors:        the number of consecutive answers without a call.
+    has_changed_a_file:   True once a call has written or edited one.
+    has_failed_check:     True if the latest command has failed.
     """
 
     context: RunContext
@@ -94,12 +98,16 @@ class ReactAgent:
     call_counts: "Counter[str]" = field(default_factory=Counter)
     format_errors: int = 0
     was_asked_for_answer: bool = False
+    was_asked_to_finish: bool = False
+    has_changed_a_file: bool = False
+    has_failed_check: bool = False
 
     async def work(self) -> str:
         """Ask, execute calls, and repeat, until the model answers or a limit is reached."""
         turns = ResolvedConfig(config=self.context.task.config).max_turns
-        for _ in range(turns):
+        for turn in range(1, turns + 1):
             completion = await self._ask()
+            self.was_asked_to_finish = self.was_asked_to_finish or turn == turns  # no turn is left for the question
             if (answer := await self._handle(completion)) is not None:
                 return answer if answer.strip() else self._substitute_answer(completion)
             if self.repetition.is_stuck:
@@ -161,10 +169,20 @@ class ReactAgent:
         if not self.call_counts:
             self._use_fallback_format("the model has called no tool")
             return None
-        if self._accepts(completion.text):
-            return completion.text
-        self._append(Turn(completion.text, remark=_ASK_FOR_ANSWER))
-        return None
+        if not completion.text.strip():
+            if self._accepts(completion.text):
+                return completion.text
+            self._append(Turn(completion.text, remark=_ASK_FOR_ANSWER))
+            return None
+        if not self.was_asked_to_finish:
+            self.was_asked_to_finish = True
+            self._append(Turn(completion.text, remark=_ASK_TO_FINISH))
+            return None
+        if self.has_failed_check and not self.has_changed_a_file:
+            problem = "its last command failed and it changed no file"
+            reason = f"the model ended without `finish`, although {problem}: {completion.text[:_TEXT_CHARACTERS]}"
+            raise GiveUp(FailedCode.AGENT_ERROR, reason)
+        return completion.text
 
     def _handle_format_error(self, completion: Completion) -> str | None:
         self.format_errors += 1
@@ -205,8 +223,16 @@ class ReactAgent:
             arguments, observation = None, Observation(str(error), is_error=True)
         if arguments is not None:
             observation = await self.tools.use(arguments)
+            self._note(arguments, observation)
         self.repetition.add(signature, observation.text, may_change=isinstance(arguments, _CHANGING_TOOLS))
         return observation
+
+    def _note(self, call: ToolArguments, observation: Observation) -> None:
+        """Take note of what decides whether a text without `finish` is the answer."""
+        if isinstance(call, RunCommand):
+            self.has_failed_check = observation.is_error
+        elif isinstance(call, _CHANGING_TOOLS) and not observation.is_error:
+            self.has_changed_a_file = True
 
     def _append(self, turn: Turn) -> None:
         self.transcript = self.transcript.with_turn(turn)
