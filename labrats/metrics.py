@@ -69,6 +69,10 @@ class Metrics:
         )  # fmt: skip
         self._http_series: dict[tuple[str, str, int], Histogram] = {}
         self.store_errors = Counter("labrats_store_errors", "Store calls that failed", registry=self.registry)
+        self.disk_full = Gauge(
+            "labrats_disk_full", "1 if the disk of the data folder is full, so that writes are refused",
+            registry=self.registry,
+        )  # fmt: skip
         self.watch_synced = Gauge(
             "labrats_watch_synced", "1 once a watch of the store has delivered all existing resources", ("watch",),
             registry=self.registry,

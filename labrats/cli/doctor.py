@@ -14,6 +14,7 @@ from labrats.cli.findings import Finding
 from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
 from labrats.files.free_files import file_room
+from labrats.files.full_disk import problem_of_full_disk
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import OPEN
 
@@ -219,7 +220,9 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     if kept and files.missing:
         detail += f"; it has room for only {files.free} more files: workspaces of ended jobs are deleted"
     detail += f"; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
-    is_short = disk.free < kept or (kept and files.missing)
+    if full := problem_of_full_disk(folder):
+        detail = f"{full}: the engine refuses writes; {detail}"
+    is_short = full or disk.free < kept or (kept and files.missing)
     yield Finding("disk", "fails" if is_short else "ok", detail)
 
 

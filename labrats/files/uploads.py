@@ -24,6 +24,7 @@ from labrats.files.durability import sync
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import UPLOAD_ID
 from labrats.model.record import Record, encode
+from labrats.model.sizes import shown_size
 
 log = structlog.get_logger()
 
@@ -178,8 +179,9 @@ class Uploads:
 
     def _check_space(self) -> None:
         if self._free_bytes and self._free_bytes(self._root) <= 0:
+            free = shown_size(shutil.disk_usage(self._root).free)
             advice = "delete uploads, or ask an administrator for space"
-            raise RetryLater(f"the disk is nearly full: {advice}", delay_seconds=_FULL_SECONDS)
+            raise RetryLater(f"the disk with {self._root} is nearly full ({free} free): {advice}", _FULL_SECONDS)
 
     def _add(self, incoming: IncomingUpload, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
         upload = incoming.finish(upload_id, name, self._stored_as or name, owner, now)

@@ -30,7 +30,7 @@ export interface paths {
         };
         /**
          * Readiness
-         * @description Return 200 once all caches have synced, so that lists and keys are complete.
+         * @description Return 200 once all caches have synced, so that lists and keys are complete, and while the disk is not full.
          */
         get: operations["ready"];
         put?: never;
@@ -3185,6 +3185,12 @@ export interface components {
              * @example 100000000000
              */
             totalBytes: number;
+            /**
+             * Problem
+             * @description Why the engine refuses writes for lack of space; null while there is some.
+             * @example null
+             */
+            problem: string | null;
         };
         /**
          * Download
@@ -18717,7 +18723,8 @@ export interface operations {
                      *       "time": "2030-01-01T12:00:00Z",
                      *       "disk": {
                      *         "freeBytes": 52000000000,
-                     *         "totalBytes": 100000000000
+                     *         "totalBytes": 100000000000,
+                     *         "problem": null
                      *       },
                      *       "limits": {
                      *         "promptBytes": 921600,

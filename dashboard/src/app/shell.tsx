@@ -112,17 +112,22 @@ function Frame({ since }: { since: string | undefined }) {
   );
 }
 
+/** Time between two looks at the engine's disk. */
+const SYSTEM_MS = 60_000;
+
 /** What limits the whole engine until somebody changes its machine or settings. */
 function EngineNotice() {
-  const { data: system } = useQuery({ ...systemQuery, staleTime: Infinity });
+  const { data: system } = useQuery({ ...systemQuery, staleTime: Infinity, refetchInterval: SYSTEM_MS });
   // A replica of an earlier version reports none.
   const containment: System['containment'] | undefined = system?.containment;
   const reason = containment?.noSandbox;
   const { data: pause } = useQuery({ ...pauseQuery, staleTime: Infinity });
-  if (!reason && !pause?.paused) return null;
+  const fullDisk = system?.disk.problem;
+  if (!reason && !pause?.paused && !fullDisk) return null;
   return (
     <div className={styles.notice}>
       {pause?.paused && <Notice>{pauseWords(pause)} No job starts until somebody resumes it.</Notice>}
+      {fullDisk && <Notice>The engine stores nothing new: {visible(fullDisk)}.</Notice>}
       {reason && (
         <Notice>
           No sandbox works here ({visible(reason)}): only jobs of administrators run, and their agents can do all that

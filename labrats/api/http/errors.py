@@ -16,6 +16,7 @@ from starlette.routing import Route
 from labrats.api.http.head_requests import GET_HAS_EFFECT
 from labrats.api.schemas.patterns import PATTERN_MESSAGES
 from labrats.api.schemas.variables import OBJECT_TAG, TEXT_TAG
+from labrats.files.full_disk import FULL_ERRORS, RETRY_SECONDS, problem_of_full_disk
 from labrats.model.errors import (
     AccessDenied,
     Conflict,
@@ -120,6 +121,10 @@ def error_answer(request: Request, error: Exception) -> JSONResponse:
         case Overloaded():
             headers = {"Retry-After": str(round(error.delay_seconds))}
             return error_response(429, "overloaded", str(error), headers=headers)
+        case RetryLater() | OSError() if full := _full_disk(request, error):
+            log.warning("request refused on a full disk", path=request.url.path, reason=str(error))
+            request.app.state.services.metrics.store_errors.inc()
+            return error_response(503, "disk_full", full, headers={"Retry-After": str(RETRY_SECONDS)})
         case RetryLater():
             log.warning("request refused for now", path=request.url.path, reason=str(error))
             request.app.state.services.metrics.store_errors.inc()
@@ -133,6 +138,18 @@ def error_answer(request: Request, error: Exception) -> JSONResponse:
             return error_response(400, "disconnected", "the client disconnected before the request was complete")
     log.error("request failed", path=request.url.path, exc_info=error)
     return error_response(500, "internal", "internal error; the engine's log has the details")
+
+
+def _full_disk(request: Request, error: Exception) -> str | None:
+    """Return the sentence about a full disk, if that is why the request failed."""
+    settings = request.app.state.services.settings
+    if isinstance(error, OSError) and error.errno not in FULL_ERRORS:
+        return None
+    problems = map(problem_of_full_disk, (settings.data_dir, settings.uploads))
+    problem = next(filter(None, problems), None)
+    if problem is None and isinstance(error, OSError):
+        return f"a disk of the engine is full: {error.strerror}; free some space on it"
+    return problem
 
 
 EXAMPLE_TIME: Final = "a time, such as 2030-01-31T12:00:00Z"

@@ -11,6 +11,7 @@ from labrats.api.openapi import answers
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.services import Services
+from labrats.files.full_disk import RETRY_SECONDS, problem_of_full_disk
 from labrats.logs import LOG
 from labrats.model.core_resources import Secret
 from labrats.model.job import Job
@@ -40,11 +41,14 @@ async def health() -> Response:
 
 @router.get("/ready", response_model=None, responses=answers(200, Ok, "Ready", 503), summary="Readiness")
 async def ready(request: Request) -> Response:
-    """Return 200 once all caches have synced, so that lists and keys are complete."""
+    """Return 200 once all caches have synced, so that lists and keys are complete, and while the disk is not full."""
     services = services_of(request)
     if not all(synced.is_set() for synced in services.watches.values()):
         message = "the engine is still reading its stored data"
         raise ApiError(503, "not_ready", message, headers={"Retry-After": "1"})
+    # On a cluster, where jobs are stored elsewhere, the API can still answer, and all replicas share the volume.
+    if services.settings.backend == "embedded" and (full := problem_of_full_disk(services.settings.data_dir)):
+        raise ApiError(503, "disk_full", full, headers={"Retry-After": str(RETRY_SECONDS)})
     return JSONResponse({"status": "ok"})
 
 
@@ -65,6 +69,7 @@ async def _update_gauges(services: Services) -> None:
     """Set the gauges to the current state."""
     gauges = services.metrics
     gauges.log_lines_lost(LOG.lost)
+    gauges.disk_full.set(problem_of_full_disk(services.settings.data_dir) is not None)
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
     for row in await services.job_index.counts_by_group():

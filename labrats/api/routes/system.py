@@ -16,6 +16,7 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import IsolationName, ResponseBody
 from labrats.api.schemas.network import NetworkView
 from labrats.api.services import Services
+from labrats.files.full_disk import problem_of_full_disk
 from labrats.intake.validation import FILES_BYTES
 from labrats.model.errors import LabratsError
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
@@ -31,6 +32,9 @@ class DiskView(ResponseBody):
 
     free_bytes: int = Field(examples=[52_000_000_000])
     total_bytes: int = Field(examples=[100_000_000_000])
+    problem: str | None = Field(
+        description="Why the engine refuses writes for lack of space; null while there is some.", examples=[None]
+    )
 
 
 class LimitsView(ResponseBody):
@@ -115,7 +119,11 @@ async def get_system(request: Request) -> Response:
             "drivesJobs": settings.drives_jobs,
             "controller": await controller_view(services),
             "time": services.clock.now(),
-            "disk": {"freeBytes": disk.f_bavail * disk.f_frsize, "totalBytes": disk.f_blocks * disk.f_frsize},
+            "disk": {
+                "freeBytes": disk.f_bavail * disk.f_frsize,
+                "totalBytes": disk.f_blocks * disk.f_frsize,
+                "problem": problem_of_full_disk(settings.data_dir),
+            },
             "limits": limits,
             "containment": _containment(services),
         }
