@@ -5,6 +5,8 @@ import react from '@vitejs/plugin-react';
 import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 
+import { licenses } from './scripts/licenses';
+
 const engine = process.env['LABRATS_URL'] ?? 'http://127.0.0.1:3001';
 
 /** State the order of the layers first. The minifier drops the statement, and then their order of appearance counts. */
@@ -26,7 +28,7 @@ function scopedName(name: string, file: string): string {
 }
 
 export default defineConfig({
-  plugins: [react(), layers],
+  plugins: [react(), layers, licenses],
   build: {
     outDir: 'dist',
     target: 'es2023',

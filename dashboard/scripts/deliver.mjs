@@ -7,7 +7,7 @@ import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 const built = fileURLToPath(new URL('../dist', import.meta.url));
 const served = fileURLToPath(new URL('../../labrats/dashboard', import.meta.url));
 const INDEX = 'index.html';
-const COMPRESSIBLE = /\.(js|css|html|svg|json|webmanifest)$/;
+const COMPRESSIBLE = /\.(js|css|html|svg|json|txt|webmanifest)$/;
 const MIN_BYTES = 512;
 
 /** List the files below a folder, as paths relative to it. */

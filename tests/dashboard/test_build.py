@@ -40,6 +40,16 @@ def test_sizes_of_the_build_are_within_the_budgets() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.core
+def test_build_has_the_licence_notice_of_each_package_that_it_contains() -> None:
+    notices = (ROOT / "labrats/dashboard/licenses.txt").read_text()
+    for name in json.loads((SOURCES / "package.json").read_text())["dependencies"]:
+        assert f"{name} " in notices, name
+    for package in ("react", "react-dom", "uplot", "@tanstack/react-query"):
+        licence = next((SOURCES / "node_modules" / package).glob("LICENSE*")).read_text().strip()
+        assert licence in notices
+
+
 @pytest.mark.slow
 def test_wheel_from_the_sdist_serves_the_dashboard_without_node(tmp_path: Path) -> None:
     environment = os.environ | {"LABRATS_DASHBOARD": "required"}
@@ -58,6 +68,7 @@ def test_wheel_from_the_sdist_serves_the_dashboard_without_node(tmp_path: Path) 
         archive.extractall(tmp_path / "installed")
     assert "labrats/dashboard/index.html" in names
     assert any(name.endswith(".js.br") for name in names)
+    assert "labrats/dashboard/licenses.txt" in names
     assert not any("node_modules" in name or name.endswith(".building") for name in names)
 
     installed_index = tmp_path / "installed/labrats/dashboard/index.html"
