@@ -24,7 +24,7 @@ const layers: Plugin = {
 /** The name of a class in the build. The default has its line in the file as well, which makes names longer. */
 function scopedName(name: string, file: string): string {
   const path = relative(import.meta.dirname, file.split('?')[0] ?? file).replaceAll('\\', '/');
-  return `_${name}_${createHash('sha256').update(path).digest('hex').slice(0, 5)}`;
+  return `_${name}_${createHash('sha256').update(path).digest('base64url').slice(0, 3)}`;
 }
 
 export default defineConfig({

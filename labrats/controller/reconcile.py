@@ -288,7 +288,7 @@ class Controller:
         try:
             resolved = await self._applied_jobs.resolve(job)
         except Invalid as error:
-            reason = f"the job is invalid: {error}"[:LONGEST_REASON]
+            reason = str(error)[:LONGEST_REASON]
             await self._fail(job, FailedCode.INVALID, reason, now)
             return
         self._metrics.job_submitted(resolved)

@@ -3,14 +3,18 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from labrats.api.app import create_app
+from labrats.model.core_resources import Secret
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import AllowedHosts
+from labrats.model.record import Metadata
 from labrats.ports import ControllerLease
 from tests.api.conftest import Api
 from tests.fakes.clock import NOON
@@ -113,3 +117,38 @@ async def test_system_shows_the_level_that_takes_the_place_of_the_set_one(api: A
         found = (await admin.get("/api/system")).json()["containment"]
     assert (found["network"], found["isolation"]) == ({"allow": ["npm"]}, "container")
     assert (found["isolationOfUntrusted"], found["isolationLevels"]) == ("vm", ["container", "vm"])
+
+
+async def test_system_names_what_each_provider_needs(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CODEX_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))  # without agent programs
+    codex = tmp_path / "my-codex"
+    codex.write_text("#!/bin/sh\n")
+    codex.chmod(0o755)
+    settings = api.services.settings.model_copy(update={"codex_path": str(codex), "claude_use_login": False})
+    app = create_app(replace(api.services, settings=settings))
+    async with replace(api, app=app).client("admin") as admin:
+        before = await providers(admin)
+        assert before["mock"] == (True, None, None)
+        assert before["claude"] == (
+            False,
+            "Claude Code is not installed",
+            "npm install -g @anthropic-ai/claude-code",
+        )
+        assert before["codex"][:2] == (False, "no credentials are stored")
+        assert (before["codex"][2] or "").startswith("labrats secret set codex OPENAI_API_KEY && labrats model create")
+        assert before["qwen"][:2] == (False, "no AiModel names the server of its model")
+        await api.services.store.create(Secret(metadata=Metadata(name="codex-key"), data={"OPENAI_API_KEY": "sk-1"}))
+        for model in (
+            {"name": "gpt", "provider": "codex", "model": "gpt", "credentialsRef": "codex-key"},
+            {"name": "local", "provider": "qwen", "model": "coder", "endpoint": "http://127.0.0.1:8000/v1"},
+        ):
+            assert (await admin.post("/api/ai-models", json=model)).status_code == 201
+        after = await providers(admin)
+    assert [after["codex"], after["qwen"]] == [(True, None, None)] * 2
+
+
+async def providers(admin: httpx2.AsyncClient) -> dict[str, tuple[bool, str | None, str | None]]:
+    found = (await admin.get("/api/system")).json()["providers"]
+    return {each["name"]: (each["canRun"], each["problem"], each["command"]) for each in found}

@@ -1,9 +1,12 @@
 """Stories of the settings: defaults, API keys and the system."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import ForkedEngine, LocalEngine, User
 from tests.dashboard.conftest import sign_in
 
 
@@ -96,3 +99,26 @@ async def test_system_page_shows_health_limits_network_and_isolation(
     ):
         await expect(containment).to_contain_text(text)
     await expect(page.get_by_role("link", name="Metrics")).to_have_attribute("href", "/metrics")
+
+
+@pytest.fixture
+def bare_engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine without agent programs."""
+    with ForkedEngine(tmp_path, LABRATS_CLAUDE_PATH="/no/claude", LABRATS_CODEX_PATH="/no/codex") as engine:
+        yield engine
+
+
+async def test_first_run_says_what_each_provider_needs(page: Page, bare_engine: LocalEngine) -> None:
+    await sign_in(page, bare_engine)
+    providers = page.get_by_role("region", name="Providers").get_by_role("listitem")
+    await expect(providers.filter(has_text="LABRATS_CLAUDE_PATH is /no/claude, which is no program")).to_be_visible()
+    await expect(providers.filter(has_text="labrats model create qwen")).to_be_visible()
+    await page.keyboard.press("c")
+    await expect(page.get_by_text("No provider can run a job so far")).to_be_visible()
+    await page.get_by_label("Provider").select_option("codex")
+    await expect(page.get_by_text("Jobs of codex fail here")).to_be_visible()
+    await page.get_by_label("Prompt").fill("Find the cheese.")
+    await page.get_by_label("Provider").select_option("claude")
+    await page.get_by_role("button", name="Submit job").click()
+    await expect(page.get_by_text("The program of the provider is missing on the engine.")).to_be_visible()
+    await expect(page.get_by_text("The job is invalid", exact=False)).to_have_count(0)

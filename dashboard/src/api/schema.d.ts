@@ -5118,6 +5118,31 @@ export interface components {
             }[];
         };
         /**
+         * ProviderView
+         * @description A provider, and what it needs before it can run a job.
+         */
+        ProviderView: {
+            /**
+             * Name
+             * @example claude
+             */
+            name: string;
+            /** Canrun */
+            canRun: boolean;
+            /**
+             * Problem
+             * @description The missing part; null if the provider can run.
+             * @example Claude Code is not installed
+             */
+            problem: string | null;
+            /**
+             * Command
+             * @description The command that helps; a word in capitals is a placeholder. Null without one.
+             * @example npm install -g @anthropic-ai/claude-code
+             */
+            command: string | null;
+        };
+        /**
          * PublishPolicyBody
          * @description Limits on what an agent may publish. The changes beyond them are a patch in the comment.
          */
@@ -6313,6 +6338,11 @@ export interface components {
             disk: components["schemas"]["DiskView"];
             limits: components["schemas"]["LimitsView"];
             containment: components["schemas"]["ContainmentView"];
+            /**
+             * Providers
+             * @description The providers that can run jobs here, and what others need.
+             */
+            providers: components["schemas"]["ProviderView"][];
         };
         /**
          * ThreadAction
@@ -18748,7 +18778,15 @@ export interface operations {
                      *           "sandbox"
                      *         ],
                      *         "noSandbox": null
-                     *       }
+                     *       },
+                     *       "providers": [
+                     *         {
+                     *           "name": "claude",
+                     *           "canRun": true,
+                     *           "problem": "Claude Code is not installed",
+                     *           "command": "npm install -g @anthropic-ai/claude-code"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["SystemView"];

@@ -39,6 +39,18 @@ test.each([
   expect(codeAdvice('auth', reason)).toContain(advice);
 });
 
+test.each([
+  [
+    'Claude Code is not installed: run `npm install -g @anthropic-ai/claude-code`, or set LABRATS_CLAUDE_PATH',
+    'program of the provider is missing',
+  ],
+  ['LABRATS_CODEX_PATH is /opt/codex, which is no program', 'program of the provider is missing'],
+  ['no server is set for qwen/coder, for the provider', 'no server of this model'],
+])('the advice for the code invalid names the command: %s', (reason, meaning) => {
+  expect(codeMeaning('invalid', reason)).toContain(meaning);
+  expect(codeAdvice('invalid', reason)).toContain('Run the command');
+});
+
 test('an unknown code has a general sentence', () => {
   expect(codeMeaning(UNKNOWN)).toBe('The job failed.');
 });

@@ -86,34 +86,52 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   },
   executor_died: { meaning: 'The executor ended without an outcome.', advice: 'Read the end of the log, then retry.' },
   invalid: {
-    meaning: 'The job is invalid, or asks for something that the engine does not have.',
+    meaning: 'The job asks for something that the engine does not accept or have.',
     advice: 'Correct the job and submit it again, or correct the engine and retry.',
   },
   internal: { meaning: 'The engine failed.', advice: 'Retry; the log of the engine has the details.' },
 };
 
-/** Failures with the code `auth`, by a part of the reason of the job. */
-const AUTH: [reason: RegExp, Explanation][] = [
-  [
-    /^an external contributor caused this job/,
-    {
-      meaning: 'A job that an external contributor caused gets no secrets.',
-      advice: 'Give the agent of such jobs no variables and no MCP servers with a Secret.',
-    },
+/** Failures with some codes, by a part of the reason of the job. */
+const SPECIAL: Partial<Record<FailedCode, [reason: RegExp, Explanation][]>> = {
+  invalid: [
+    [
+      /is not installed|which is no program/,
+      {
+        meaning: 'The program of the provider is missing on the engine.',
+        advice: 'Run the command that the reason names, or choose another provider; then retry.',
+      },
+    ],
+    [
+      /^no server is set/,
+      {
+        meaning: 'The engine knows no server of this model.',
+        advice: 'Run the command that the reason names, or choose another model; then retry.',
+      },
+    ],
   ],
-  [
-    /which no agent gets$/,
-    { meaning: 'The Secret has a credential that no agent gets.', advice: 'Name another Secret for the agent.' },
+  auth: [
+    [
+      /^an external contributor caused this job/,
+      {
+        meaning: 'A job that an external contributor caused gets no secrets.',
+        advice: 'Give the agent of such jobs no variables and no MCP servers with a Secret.',
+      },
+    ],
+    [
+      /which no agent gets$/,
+      { meaning: 'The Secret has a credential that no agent gets.', advice: 'Name another Secret for the agent.' },
+    ],
+    [
+      /there is no Secret|the Secret .* has no(ne of| key) |has no credentials/,
+      { meaning: 'The credentials are not stored.', advice: 'Store them as the reason says, then retry.' },
+    ],
+    [
+      /\(check /, // the advice of the executor for an answer of the model's server
+      { meaning: 'The provider refused the credentials.', advice: 'Check the credentials of the model, then retry.' },
+    ],
   ],
-  [
-    /there is no Secret|the Secret .* has no(ne of| key) |has no credentials/,
-    { meaning: 'The credentials are not stored.', advice: 'Store them as the reason says, then retry.' },
-  ],
-  [
-    /\(check /, // the advice of the executor for an answer of the model's server
-    { meaning: 'The provider refused the credentials.', advice: 'Check the credentials of the model, then retry.' },
-  ],
-];
+};
 
 export function codeMeaning(code: string, reason?: string | null): string {
   return explanationOf(code, reason)?.meaning ?? 'The job failed.';
@@ -125,9 +143,9 @@ export function codeAdvice(code: string, reason: string | null): string {
 }
 
 function explanationOf(code: string, reason: string | null = null): Explanation | undefined {
-  const isAuth = code === 'auth' && reason !== null;
-  const special = isAuth ? AUTH.find(([pattern]) => pattern.test(reason)) : undefined;
-  return special?.[1] ?? (isKnown(code) ? EXPLANATIONS[code] : undefined);
+  if (!isKnown(code)) return undefined;
+  const special = reason === null ? undefined : SPECIAL[code]?.find(([pattern]) => pattern.test(reason));
+  return special?.[1] ?? EXPLANATIONS[code];
 }
 
 function isKnown(code: string): code is FailedCode {

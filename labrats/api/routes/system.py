@@ -1,5 +1,6 @@
 """The engine itself: its version, the space on its disk, and the limits that apply."""
 
+import asyncio
 import os
 from datetime import datetime
 from typing import Any, Literal
@@ -17,8 +18,12 @@ from labrats.api.schemas.base import IsolationName, ResponseBody
 from labrats.api.schemas.network import NetworkView
 from labrats.api.services import Services
 from labrats.files.full_disk import problem_of_full_disk
+from labrats.intake.provider_readiness import ProviderReadiness, provider_readiness
 from labrats.intake.validation import FILES_BYTES
-from labrats.model.errors import LabratsError
+from labrats.model.ai_model import AiModel
+from labrats.model.config import KEYS_OF_MODELS
+from labrats.model.core_resources import Secret
+from labrats.model.errors import LabratsError, NotFound
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
 from labrats.model.network import OPEN
 
@@ -70,6 +75,20 @@ class ContainmentView(ResponseBody):
     )
 
 
+class ProviderView(ResponseBody):
+    """A provider, and what it needs before it can run a job."""
+
+    name: str = Field(examples=["claude"])
+    can_run: bool
+    problem: str | None = Field(
+        description="The missing part; null if the provider can run.", examples=["Claude Code is not installed"]
+    )
+    command: str | None = Field(
+        description="The command that helps; a word in capitals is a placeholder. Null without one.",
+        examples=["npm install -g @anthropic-ai/claude-code"],
+    )
+
+
 class ControllerView(ResponseBody):
     """The engine that drives jobs. On one machine it is the one that answers."""
 
@@ -92,6 +111,7 @@ class SystemView(ResponseBody):
     disk: DiskView
     limits: LimitsView
     containment: ContainmentView
+    providers: list[ProviderView] = Field(description="The providers that can run jobs here, and what others need.")
 
 
 @router.get("/api/system", responses=answers(200, SystemView, "The engine"), summary="Get facts about the engine")
@@ -126,8 +146,36 @@ async def get_system(request: Request) -> Response:
             },
             "limits": limits,
             "containment": _containment(services),
+            "providers": [_provider(each) for each in await _providers(services)],
         }
     )
+
+
+async def _providers(services: Services) -> list[ProviderReadiness]:
+    ai_models = await services.store.list(AiModel)
+    names = [name for name in {each.spec.credentials_ref for each in ai_models} if name]
+    keys = dict(zip(names, await asyncio.gather(*(_keys_of(name, services) for name in names)), strict=True))
+    return list(provider_readiness(services.settings, ai_models, keys, os.environ))
+
+
+async def _keys_of(secret: str, services: Services) -> frozenset[str]:
+    """Return the keys in a Secret, none if it is missing. One that cannot be read counts as complete."""
+    try:
+        return frozenset((await services.store.get(Secret, secret)).data)
+    except NotFound:
+        return frozenset()
+    except LabratsError as error:
+        log.warning("secret of a model not read", secret=secret, reason=str(error))
+        return KEYS_OF_MODELS
+
+
+def _provider(readiness: ProviderReadiness) -> dict[str, Any]:
+    return {
+        "name": readiness.name,
+        "canRun": readiness.problem is None,
+        "problem": readiness.problem,
+        "command": readiness.command,
+    }
 
 
 def _containment(services: Services) -> dict[str, Any]:

@@ -175,7 +175,7 @@ async def test_a_missing_instruction_is_ignored_after_the_grace_period(lab: Lab)
 
 async def test_a_missing_agent_fails_the_job_after_the_grace_period(lab: Lab) -> None:
     reason = await failed_reason(lab, agent_role="nobody")
-    assert reason == "the job is invalid: agentRole: no agent has the `triggerName` 'nobody'"
+    assert reason == "agentRole: no agent has the `triggerName` 'nobody'"
     assert lab.clock.now() >= NOON + NEW_FOR
 
 
@@ -186,7 +186,7 @@ async def test_a_disabled_agent_fails_the_job(lab: Lab) -> None:
 
 async def test_an_invalid_mock_script_fails_the_job(lab: Lab) -> None:
     reason = await failed_reason(lab, metadata={"mock": {"steps": [{"sing": "la"}]}})
-    assert reason.startswith("the job is invalid: metadata.mock.steps")
+    assert reason.startswith("metadata.mock.steps")
 
 
 async def test_an_invalid_job_can_be_retried_once_its_agent_exists(lab: Lab) -> None:

@@ -15,6 +15,7 @@ import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui
 import { commandKey } from '../../ui/kbd';
 import { NetworkField } from '../../ui/network-field';
 import { Page } from '../../ui/page';
+import { ProviderWarning } from '../../ui/providers';
 import { SetupFields } from '../../ui/setup-fields';
 import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
@@ -216,6 +217,7 @@ function JobFields({ form, first }: { form: Form<Draft>; first: FirstJob | undef
           'The instructions, files and repository of the first job are repeated. Its token must be younger than 10 minutes.'
         }
       />
+      <ProviderWarning chosen={form.draft.provider} />
       <FieldGroup title="Agent and model" columns={4}>
         {!first && <SelectField form={form} name="agentRole" label="Agent" options={roles} none="None" />}
         <SelectField form={form} name="provider" label="Provider" options={PROVIDERS} none="Default" />

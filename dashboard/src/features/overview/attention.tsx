@@ -9,6 +9,7 @@ import { clock, counted } from '../../lib/format';
 import { MINUTE_MS } from '../../lib/times';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
+import { canNoneRun, useProviders } from '../../ui/providers';
 import { Failure } from '../../ui/states';
 import styles from './overview-page.module.css';
 
@@ -22,7 +23,11 @@ interface Problem {
 export function Attention() {
   const ofModels = useModelProblems();
   const sources = useQuery({ ...sourcesQuery, refetchInterval: MINUTE_MS }); // refused deliveries become old
-  const problems = [...ofModels, ...(sources.data?.webhookSources ?? []).flatMap(sourceProblems)];
+  const problems = [
+    ...useProviderProblem(),
+    ...ofModels,
+    ...(sources.data?.webhookSources ?? []).flatMap(sourceProblems),
+  ];
   if (problems.length === 0 && !sources.isLoadingError) return null;
   return (
     <Panel title="Needs attention">
@@ -43,6 +48,17 @@ export function Attention() {
       </ul>
     </Panel>
   );
+}
+
+function useProviderProblem(): Problem[] {
+  if (!canNoneRun(useProviders())) return [];
+  return [
+    {
+      key: 'providers',
+      link: <Link to="/settings/system">No provider</Link>,
+      text: 'can run a job: programs or credentials are missing.',
+    },
+  ];
 }
 
 function useModelProblems(): Problem[] {

@@ -19,6 +19,7 @@ import { clock, cost, count, counted, NOTHING } from '../../lib/format';
 import { daysAgo } from '../../lib/times';
 import { Changing } from '../../ui/access';
 import { Page, Panel } from '../../ui/page';
+import { ProviderList } from '../../ui/providers';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { NamedStatusIcon, StatusIcon } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
@@ -61,6 +62,9 @@ export function OverviewPage() {
         >
           A job runs an agent with a prompt. Its log, changes and cost appear here while it runs.
         </Empty>
+        <Panel title="Providers">
+          <ProviderList />
+        </Panel>
       </Page>
     );
   }

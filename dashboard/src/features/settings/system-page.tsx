@@ -7,6 +7,7 @@ import { bytes, count, fullTime, span } from '../../lib/format';
 import { networkText } from '../../lib/network';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
+import { ProviderList } from '../../ui/providers';
 import { describe, Failure, Loading } from '../../ui/states';
 import { PausePanel } from './pause-panel';
 import { SettingsLayout } from './settings-layout';
@@ -53,6 +54,11 @@ export function SystemPage() {
           <Panel title="Network and isolation">
             <Containment containment={system.data.containment} />
           </Panel>
+          {(system.data.providers as System['providers'] | undefined) && (
+            <Panel title="Providers">
+              <ProviderList />
+            </Panel>
+          )}
           <Panel title="Addresses">
             <div className={styles.links}>
               {LINKS.map(([label, path]) => (

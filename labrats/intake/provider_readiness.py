@@ -1,0 +1,117 @@
+"""The providers that can run jobs on this engine, and what the others need."""
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from labrats.model.ai_model import AiModel
+from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
+from labrats.settings import EngineSettings
+
+_PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
+    "claude": ("Claude Code", "@anthropic-ai/claude-code"),
+    "codex": ("Codex", "@openai/codex"),
+}
+"""The name and the npm package of each provider's program."""
+
+
+@dataclass(frozen=True)
+class ProviderReadiness:
+    """A provider, and what it needs before it can run a job.
+
+    problem: the missing part, as a sentence without a full stop; None if the provider can run.
+    command: the command that helps. A word in capitals is a placeholder.
+    """
+
+    name: str
+    problem: str | None = None
+    command: str | None = None
+
+
+def provider_readiness(
+    settings: EngineSettings,
+    ai_models: Sequence[AiModel],
+    secret_keys: Mapping[str, Collection[str]],
+    environment: Mapping[str, str],
+) -> Iterator[ProviderReadiness]:
+    """Yield the readiness of each provider.
+
+    Executor images have the agent programs, so that a cluster is not searched for them.
+
+    secret_keys: the keys in each Secret that AiModels name, by its name; existing Secrets only.
+    environment: of the engine. On one machine, a model without a Secret has its credentials from there.
+    """
+    on_cluster = settings.backend == "kubernetes"
+    paths = {"claude": settings.claude_path, "codex": settings.codex_path}
+    for provider in CREDENTIAL_NAMES:
+        own = [each for each in ai_models if each.spec.provider == provider]
+        if provider in LOCAL_PROVIDERS:
+            yield _of_local_provider(provider, own)
+        elif provider not in _PROGRAMS:
+            yield ProviderReadiness(provider)
+        elif not on_cluster and (missing := _missing_program(provider, paths[provider])):
+            yield missing
+        elif _has_credentials(settings, provider, own, secret_keys, {} if on_cluster else environment):
+            yield ProviderReadiness(provider)
+        else:
+            yield _without_credentials(provider, own, on_cluster=on_cluster)
+
+
+def _of_local_provider(provider: str, own: Sequence[AiModel]) -> ProviderReadiness:
+    if any(each.spec.endpoint for each in own):
+        return ProviderReadiness(provider)
+    endpoint = "--endpoint http://127.0.0.1:8000/v1"
+    if own:
+        problem, command = f"the AiModel {own[0].name} has no endpoint", f"labrats model set {own[0].name} {endpoint}"
+    else:
+        problem = "no AiModel names the server of its model"
+        command = f"labrats model create {provider} --provider {provider} --model MODEL {endpoint}"
+    return ProviderReadiness(provider, problem, command)
+
+
+def _missing_program(provider: str, configured: str | None) -> ProviderReadiness | None:
+    if shutil.which(configured or provider):
+        return None
+    name, package = _PROGRAMS[provider]
+    if configured:
+        return ProviderReadiness(provider, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
+    return ProviderReadiness(provider, f"{name} is not installed", f"npm install -g {package}")
+
+
+def _has_credentials(
+    settings: EngineSettings,
+    provider: str,
+    own: Sequence[AiModel],
+    secret_keys: Mapping[str, Collection[str]],
+    environment: Mapping[str, str],
+) -> bool:
+    """Return whether a job of the provider may have credentials. A server of one's own may need none."""
+    names = CREDENTIAL_NAMES[provider]
+    if any(environment.get(name) for name in names) or (provider == "claude" and settings.claude_use_login):
+        return True
+    specs = [each.spec for each in own]
+    return any(
+        any(name in secret_keys.get(spec.credentials_ref, ()) for name in names)
+        if spec.credentials_ref
+        else spec.endpoint is not None
+        for spec in specs
+    )
+
+
+def _without_credentials(provider: str, own: Sequence[AiModel], *, on_cluster: bool) -> ProviderReadiness:
+    key = CREDENTIAL_NAMES[provider][0]
+    secret = next((each.spec.credentials_ref for each in own if each.spec.credentials_ref), provider)
+    store = (
+        f"kubectl create secret generic {secret} --from-file={key}=FILE"
+        if on_cluster
+        else f"labrats secret set {secret} {key}"
+    )
+    if any(each.spec.credentials_ref for each in own):
+        return ProviderReadiness(provider, f"the Secret {secret} has no credentials", store)
+    use = (
+        f"labrats model set {own[0].name} --credentials {secret}"
+        if own
+        else f"labrats model create {provider} --provider {provider} --model MODEL --credentials {secret}"
+    )
+    return ProviderReadiness(provider, "no credentials are stored", f"{store} && {use}")
