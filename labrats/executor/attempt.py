@@ -248,16 +248,33 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         store_baseline(context, baseline)
     has_worked = True
     try:
-        async with nothing_left_running(FailedCode.AGENT_ERROR), model_access(context) as access:
-            if access.task.pipeline:
-                return CheckedResult(await pdf_sections.run(access, provider))
-            return await checked_result(access, provider)
+        result = await _result_of(context, provider)
     except SessionLost:
         has_worked = False
         raise
     finally:
         if has_worked:
             await _report_if_alone(context, baseline)
+    if isinstance(result.result, str) and not result.result.strip() and baseline:
+        _require_work(context)
+    return result
+
+
+async def _result_of(context: RunContext, provider: Provider) -> CheckedResult:
+    async with nothing_left_running(FailedCode.AGENT_ERROR), model_access(context) as access:
+        if access.task.pipeline:
+            return CheckedResult(await pdf_sections.run(access, provider))
+        return await checked_result(access, provider)
+
+
+def _require_work(context: RunContext) -> None:
+    """Raise GiveUp if an agent without an answer has left no work either. The mock provider answers as it is told."""
+    if context.task.config.provider == "mock":
+        return
+    if not context.events.has_work:
+        problem = "the agent gave an empty answer and changed nothing: try again, or another prompt or model"
+        raise GiveUp(FailedCode.AGENT_ERROR, problem)
+    context.events.log("[the agent gave an empty answer: the result is what it has left in the workspace]")
 
 
 def _log_public_network(context: RunContext) -> None:

@@ -59,12 +59,14 @@ class EventWriter:
     lines:            the output, with its limits.
     totals, outputs:  the attempt's usage and outputs so far; the terminal event repeats them.
     session:          the session in which the agent's program works, if it has reported one.
+    has_work:         whether a patch, commits or a publication are stored.
     pull_request_url: the latest URL of a pull request at the end of a tool's result, in any repository.
     """
 
     def __init__(self, lines: EventLines, redactor: Redactor | None = None) -> None:
         self.totals = UsageTotals()
         self.outputs = Outputs()
+        self.has_work = False
         self._written_usage = Usage()
         self.pull_request_url: str | None = None
         self.session: AgentSession | None = None
@@ -214,14 +216,17 @@ class EventWriter:
     def patch(self, patch: bytes) -> None:
         """Store the changes in the workspace, as a patch in git's format."""
         self.lines.store_file(PATCH_FILE, self.redact_bytes(patch))
+        self.has_work = True
 
     def bundle(self, bundle: bytes) -> None:
         """Store the new commits, as a git bundle. Unlike other files it cannot be redacted."""
         self.lines.store_file(BUNDLE_FILE, bundle)
+        self.has_work = True
 
     def publication(self, content: bytes) -> None:
         """Store the agent's publication, which is redacted already."""
         self.lines.store_file(PUBLICATION_FILE, content)
+        self.has_work = True
 
     def session_files(self, content: bytes) -> None:
         """Store the files of the agent's session, which are redacted already."""

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -63,16 +63,33 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
     if token:
         feed_token = context.secrets.get(MODEL_REQUESTS_FILE, "")
         async with _watch(context) as requests, _proxy_of_pod(context, feed_token, requests) as url:
-            yield _with_proxy(context, url, token)
+            with _server_named(context, url):
+                yield _with_proxy(context, url, token)
     elif key_name or _needs_filter(context):
         token = secrets.token_urlsafe(TOKEN_BYTES)
         context.events.redact_also(token)
         async with _watch(context) as requests, _proxy(context, key_name, token, requests) as url:
-            yield _with_proxy(context, url, token)
+            with _server_named(context, url):
+                yield _with_proxy(context, url, token)
     else:
         if key_is_exposed(context):
             _report_exposed_login(context)
         yield context
+
+
+@contextmanager
+def _server_named(context: RunContext, url: str) -> Iterator[None]:
+    """Name the model's server in failures in place of the key proxy, whose address on loopback helps nobody."""
+    from labrats.executor.key_proxy.model_server import ModelServer
+
+    try:
+        yield
+    except GiveUp as failure:
+        if url not in str(failure):
+            raise
+        server = ModelServer.of(context.task.config.provider or "", context.task.endpoint, None, "")
+        reason = str(failure).replace(url, server.address)
+        raise GiveUp(failure.code, reason, failure.retry_after_seconds) from failure
 
 
 def _with_proxy(context: RunContext, url: str, token: str) -> RunContext:

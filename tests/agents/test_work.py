@@ -5,6 +5,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from labrats.model.ai_model import Prices
+from labrats.model.job import FailedCode
 from labrats.model.protocol import ResultEvent, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
@@ -35,6 +36,26 @@ def test_agent_works_in_the_cloned_repository_and_its_work_is_logged(
         "All",
         "fixed.",
     ]
+
+
+def test_empty_answer_after_work_completes_with_a_line_in_the_log(
+    cli: AgentCli, attempt_on: Prepare, tmp_path: Path
+) -> None:
+    with cli.serve(cli.shell("echo new > notes.txt"), Says("")) as server:
+        attempt = attempt_on(server, **in_a_clone_of(a_repository(tmp_path / "repo")))
+        attempt.run()
+
+    assert attempt.result == ""
+    assert attempt.logs[-1] == "[the agent gave an empty answer: the result is what it has left in the workspace]"
+
+
+def test_empty_answer_without_work_fails(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell("true"), Says("")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
+    assert "the agent gave an empty answer and changed nothing" in attempt.failure[1]
 
 
 def test_any_prompt_reaches_the_model_unchanged(cli: AgentCli, attempt_on: Prepare) -> None:

@@ -169,6 +169,42 @@ def test_reasoning_in_the_text_is_removed_from_the_result(attempt_on: Prepare) -
     assert result_of(attempt) == "It is 4."
 
 
+def test_answer_that_mentions_the_end_of_reasoning_keeps_its_start(attempt_on: Prepare) -> None:
+    text = "The tag </think> ends the reasoning.\nIt follows <think>."
+    with chat_server(Says(text)) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == text
+
+
+def test_reasoning_without_its_first_tag_is_removed(attempt_on: Prepare) -> None:
+    with chat_server(Says("Hm, 4?\n</think>\n\nIt is 4.")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == "It is 4."
+
+
+@pytest.mark.parametrize("config", [{"max_tokens": 5000}, {"react_enabled": True}], ids=["once", "react"])
+def test_request_of_too_many_bytes_is_not_repeated(attempt_on: Prepare, config: dict[str, Any]) -> None:
+    with chat_server(Refuses(413, b"<html>Request Entity Too Large")) as server:
+        attempt = attempt_on(server, config=config)
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.CONTEXT_TOO_LONG
+    assert len(server.requests) == 1
+
+
+def test_answer_that_the_content_filter_ends_says_so(attempt_on: Prepare) -> None:
+    with chat_server(Says("half an ans", finish_reason="content_filter")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == "half an ans"
+    assert "[the answer was cut off by the content filter of the model's server]" in attempt.logs
+
+
 @pytest.mark.parametrize(
     ("turn", "code", "words"),
     [
@@ -199,6 +235,36 @@ def test_reasoning_in_the_text_is_removed_from_the_result(attempt_on: Prepare) -
             Sends(data({"error": {"message": "maximum context length", "code": 400}})),
             FailedCode.CONTEXT_TOO_LONG,
             "shorten",
+        ),
+        (
+            Refuses(400, {"error": {"message": "prompt too long; exceeded max context length by 7 tokens"}}),
+            FailedCode.CONTEXT_TOO_LONG,
+            "shorten",
+        ),
+        (
+            Refuses(422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens"}),
+            FailedCode.CONTEXT_TOO_LONG,
+            "shorten",
+        ),
+        (
+            Refuses(422, {"detail": "Input is too long for the requested model."}),
+            FailedCode.CONTEXT_TOO_LONG,
+            "shorten",
+        ),
+        (
+            Refuses(200, {"choices": [{"message": {"content": "ok"}}]}, {"Content-Type": "application/json"}),
+            FailedCode.AGENT_ERROR,
+            "answered with JSON instead of a stream",
+        ),
+        (
+            Refuses(200, {"error": {"message": "out of memory"}}, {"Content-Type": "application/json"}),
+            FailedCode.AGENT_ERROR,
+            "reported an error: out of memory",
+        ),
+        (
+            Refuses(200, b"<html>Sign in</html>", {"Content-Type": "text/html; charset=utf-8"}),
+            FailedCode.AGENT_ERROR,
+            "answered with an HTML page instead of a stream",
         ),
         (Refuses(500, b"<html>oops"), FailedCode.AGENT_ERROR, "answered 500: <html>oops"),
         (Refuses(302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}), FailedCode.AGENT_ERROR, "moved to"),

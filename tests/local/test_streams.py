@@ -171,6 +171,7 @@ def test_reasoning_is_logged_but_not_in_the_answer(attempt_on: Prepare, field: s
         (Says(""), "gave an empty answer"),
         (Says("  \n"), "gave an empty answer"),
         (Says("<think>Hm.</think>"), "it wrote only reasoning"),
+        (Says("", finish_reason="content_filter"), "content filter"),
         (Says("<think>Hm, let me see", finish_reason="length"), "its reasoning reached a length limit"),
         (Sends(event({"reasoning": "Hm."}) + event({}, finish_reason="stop") + DONE), "it wrote only reasoning"),
         (Calls("get_weather", {"city": "Oslo"}), "config.reactEnabled"),

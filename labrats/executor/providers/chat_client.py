@@ -14,6 +14,8 @@ from labrats.executor.providers.chat_errors import (
     CONNECT_SECONDS,
     ErrorResponse,
     ServerUnreachable,
+    one_line,
+    parse_error,
     raise_for_status,
     read_at_most,
     translate_errors,
@@ -44,6 +46,10 @@ _TRIES: Final = 3
 _PAUSE_SECONDS: Final = 0.5
 _MAX_PAUSE_SECONDS: Final = 10.0
 """Longest pause before another try. If the server asks for more, the attempt ends and releases its slot."""
+
+_NO_STREAM: Final[Mapping[str, str]] = {"application/json": "JSON", "text/html": "an HTML page"}
+_BODY_BYTES: Final = 64 * 1024
+_SHOWN_CHARACTERS: Final = 200
 
 _RETRYABLE: Final = frozenset({429, 502, 503, 504, 529})
 
@@ -95,12 +101,30 @@ class ChatClient:
         with translate_errors(self.http.base_url):
             async with self.http.stream("POST", "chat/completions", content=msgspec.json.encode(body)) as response:
                 await raise_for_status(response)
+                await _require_stream(response)
                 async for data in read_events(response.aiter_bytes(), listener.on_data):
                     if data == b"[DONE]":
                         completion.is_done = True
                         break
                     completion.add(data)
         return completion.build()
+
+
+async def _require_stream(response: httpx2.Response) -> None:
+    """Raise GiveUp if the server answers with JSON or a page instead of a stream, and ErrorResponse for an error."""
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if (name := _NO_STREAM.get(media_type)) is None:
+        return
+    content = await read_at_most(response, _BODY_BYTES)
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = msgspec.json.decode(content)
+        if isinstance(body, dict) and body.get("error"):
+            error = parse_error(body["error"])
+            raise ErrorResponse(error.status, error.reason, in_completion=True)
+    start = one_line(content.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
+    advice = "check the endpoint, which must be the base URL of an OpenAI-compatible API with streaming"
+    message = f"the model's server answered with {name} instead of a stream ({advice}): {start}"
+    raise GiveUp(FailedCode.AGENT_ERROR, message)
 
 
 @contextlib.asynccontextmanager

@@ -30,8 +30,9 @@ _CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
     529: FailedCode.OVERLOADED,
 }
 _TOO_LONG: Final = re.compile(
-    "maximum context length|context_length_exceeded|exceed_context_size|context size|context window|prompt is too long"
-    "|longer than the (maximum )?model length",
+    "context length|context_length_exceeded|exceed_context_size|context size|context window|prompt (is )?too long"
+    "|longer than the (maximum )?model length|input is too long"
+    r"|inputs?`? (tokens \+|must have less than|length)|max_new_tokens.{0,40}must be",  # the words of TGI
     re.IGNORECASE,
 )
 _TOO_LONG_TYPES: Final = frozenset({"exceed_context_size_error", "context_length_exceeded"})
@@ -61,7 +62,7 @@ class ErrorResponse(Exception):
 
     @property
     def code(self) -> FailedCode:
-        if self.status in (400, 500) and _TOO_LONG.search(self.reason):
+        if self.status in (400, 422, 500) and _TOO_LONG.search(self.reason):
             return FailedCode.CONTEXT_TOO_LONG
         if self.status in (403, 429) and _NO_QUOTA.search(self.reason):
             return FailedCode.QUOTA

@@ -17,7 +17,11 @@ COMPLETION_BYTES: Final = 64 * 1024 * 1024
 
 _LOOP_ADVICE: Final = "set config.sampling.frequencyPenalty or a higher temperature, or choose another model"
 _LOOP_CHARACTERS: Final = 100
-_REASONING: Final = re.compile(r"\A(?:\s*<think>)?(?:(?!<think>).)*?</think>", re.DOTALL)
+_REASONING: Final = re.compile(
+    r"\A\s*<think>(?:(?!<think>).)*?</think>"
+    r"|\A(?:(?!<think>).)*?(?:^[ \t]*</think>|</think>(?=[ \t]*\n[ \t]*\n))",  # not where an answer mentions it
+    re.DOTALL | re.MULTILINE,
+)
 _UNFINISHED_REASONING: Final = re.compile(r"\A\s*<think>.*\Z", re.DOTALL)
 
 Message = Mapping[str, Any]
@@ -39,6 +43,7 @@ class Completion:
     text:          the answer without reasoning.
     usage:         zero tokens if the server reports none.
     is_truncated:  True if the answer reached a length limit.
+    is_filtered:   True if the server's content filter has ended the answer.
     has_reasoning: True if the model has also written reasoning.
     """
 
@@ -46,6 +51,7 @@ class Completion:
     calls: Sequence[RawToolCall] = ()
     usage: Usage = Usage()
     is_truncated: bool = False
+    is_filtered: bool = False
     has_reasoning: bool = False
 
 
@@ -228,6 +234,7 @@ class CompletionBuilder:
             ],
             usage=msgspec.structs.replace(self.counts.as_usage(), turns=1),
             is_truncated=self.finish_reason == "length",
+            is_filtered=self.finish_reason == "content_filter",
             has_reasoning=self.has_reasoning or len(text) < len(raw_text.strip()),
         )
 

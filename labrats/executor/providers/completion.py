@@ -81,6 +81,8 @@ def empty_completion_failure(completion: Completion) -> GiveUp:
     """Return the failure of a model whose completion contains no text."""
     if completion.calls:
         reason = "it called a tool, which requires config.reactEnabled"
+    elif completion.is_filtered:
+        reason = "the content filter of the model's server stopped it: try another prompt or model"
     elif completion.is_truncated:
         part = "its reasoning" if completion.has_reasoning else "its text"
         reason = f"{part} reached a length limit: raise config.maxTokens, or configure a longer context on the server"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _KEY: Final = "OPENAI_API_KEY"
 _REJECTED: Final = (400, 422, 501)
+_TOO_LARGE: Final = 413
 _TEMPLATE_TOKENS: Final = 64
 """Generous bound on the tokens that the model's chat template adds to a prompt."""
 
@@ -51,7 +52,7 @@ async def ask_once(context: RunContext, client: "ChatClient", silence_timer: Sil
     try:
         completion = await request_completion(context, client, silence_timer, messages, {**limit, **form})
     except ErrorResponse as error:
-        if limit and error.code is FailedCode.CONTEXT_TOO_LONG:
+        if limit and error.code is FailedCode.CONTEXT_TOO_LONG and error.status != _TOO_LARGE:
             # The prompt may fit without a limit: the answer then gets the rest of the window.
             fields = form
         elif form and error.status in _REJECTED:
@@ -60,6 +61,8 @@ async def ask_once(context: RunContext, client: "ChatClient", silence_timer: Sil
         else:
             raise
         completion = await request_completion(context, client, silence_timer, messages, fields)
+    if completion.is_filtered:
+        context.events.log("[the answer was cut off by the content filter of the model's server]")
     if completion.is_truncated:
         context.events.log("[the answer was cut off at a length limit]")
     if not completion.text:

@@ -381,3 +381,13 @@ async def test_log_says_once_why_the_key_proxy_refuses_requests(tmp_path: Path) 
         assert work.logs[1] == "[key proxy: POST /v1/messages refused: 0]"
         assert len(work.logs) == model_access_module.MOST_REFUSALS + 1
         assert work.logs[-1] == "[key proxy: further reasons are only in the events of the requests]"
+
+
+@pytest.mark.anyio
+async def test_failure_names_the_server_of_the_model_and_not_the_port_of_the_key_proxy(tmp_path: Path) -> None:
+    endpoint = "https://models.example.com/v1"
+    task = a_task(tmp_path, config=JobConfig(provider="claude", model=MODEL), endpoint=endpoint)
+    with some_work(tmp_path, task, {"ANTHROPIC_API_KEY": "sk-test-0123456789"}) as work:
+        with pytest.raises(GiveUp, match=f"^cannot reach {endpoint}/messages$"):
+            async with model_access(work.context) as context:
+                raise GiveUp(FailedCode.AGENT_ERROR, f"cannot reach {context.endpoint}/messages")

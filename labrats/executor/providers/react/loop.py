@@ -43,6 +43,7 @@ _FILL_AFTER_SHRINKING: Final = 0.75
 conversation each time, so that the server could not use its cache.
 """
 
+_TOO_LARGE: Final = 413
 _INVALID_REQUEST: Final = frozenset({400, 422})
 _SERVER_ERRORS: Final = frozenset({500, 501})
 _CHANGING_TOOLS: Final = (WriteFile, EditFile, RunCommand)
@@ -239,6 +240,8 @@ class ReactAgent:
 
     def _adapt_to(self, error: ErrorResponse) -> None:
         """Change the next request so that the server may accept it. Raises the error if nothing is left to change."""
+        if error.status == _TOO_LARGE:  # a proxy before the server limits the bytes, also of the first request
+            raise error
         if error.code is FailedCode.CONTEXT_TOO_LONG and self._can_shrink:
             self.tokens_per_character *= 1.5
             # Some servers add the limit on the answer to the length of the prompt.
