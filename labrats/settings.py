@@ -229,6 +229,9 @@ class EngineSettings(BaseSettings):
     labelled_credentials: bool = Field(default=False, validation_alias="LABRATS_LABELLED_CREDENTIALS")
     """On Kubernetes, restrict jobs to Secrets with the label labrats.work/type=job-credentials."""
 
+    write_secrets: bool | None = Field(default=None, validation_alias="LABRATS_WRITE_SECRETS")
+    """Let administrators write Secrets of jobs through the API. Default: true on one machine, false on Kubernetes."""
+
     claude_path: str | None = Field(default=None, validation_alias="LABRATS_CLAUDE_PATH")
     """The Claude Code program. Default: `claude` on PATH."""
     codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
@@ -445,6 +448,11 @@ class EngineSettings(BaseSettings):
         is_for_data = folder.stat().st_dev == self.data_dir.stat().st_dev
         kept = self.kept_free_bytes(volume.total) if is_for_data else default_kept_free(volume.total)
         return volume.free - kept - default_kept_free(volume.total)
+
+    @property
+    def writes_secrets(self) -> bool:
+        """True if administrators may write Secrets through the API."""
+        return self.backend == "embedded" if self.write_secrets is None else self.write_secrets
 
     @property
     def agent_limits(self) -> ResourceLimits:

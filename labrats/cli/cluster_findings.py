@@ -7,8 +7,8 @@ from typing import Final
 from labrats.cli.findings import Finding
 from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel
-from labrats.model.config import JobConfig, ResolvedConfig
 from labrats.model.core_resources import Secret, is_for_jobs, label_command
+from labrats.model.secret_users import secrets_of_agent
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store
 
@@ -73,7 +73,7 @@ async def _users_of_secrets(store: Store) -> dict[str, list[str]]:
     models, agents, sources = await store.list(AiModel), await store.list(AiAgent), await store.list(WebhookSource)
     named = chain(
         ((f"the model {model.name}", [model.spec.credentials_ref]) for model in models),
-        ((f"the agent {agent.name}", _secrets_of(agent)) for agent in agents),
+        ((f"the agent {agent.name}", secrets_of_agent(agent)) for agent in agents),
         ((f"the webhook source {source.name}", [source.spec.credentials_ref]) for source in sources),
     )
     users: dict[str, list[str]] = {}
@@ -81,11 +81,3 @@ async def _users_of_secrets(store: Store) -> dict[str, list[str]]:
         for name in filter(None, names):
             users.setdefault(name, []).append(user)
     return users
-
-
-def _secrets_of(agent: AiAgent) -> set[str]:
-    spec = agent.spec
-    own = JobConfig(mcp_servers=spec.mcp_servers, env=spec.env)
-    layers = [ResolvedConfig(config=each) for each in (own, *(trigger.config for trigger in spec.event_triggers))]
-    servers = {name for layer in layers for name in layer.mcp_credentials.values()}
-    return servers | {key.secret for layer in layers for key in layer.secret_variables.values()}

@@ -1,7 +1,7 @@
 """The commands for secrets: the credentials of models and jobs.
 
-They work on the engine's data folder instead of the API, so that a secret's value never travels over the network and
-no API key can read or replace it. A running engine uses a changed secret from the next attempt on.
+They work on the engine's data folder instead of the API, so that a secret's value never travels over the network. A
+running engine uses a changed secret from the next attempt on.
 """
 
 import asyncio

@@ -196,6 +196,14 @@ def test_values_reach_the_engine(helm: Helm) -> None:
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
 
 
+def test_secrets_are_written_by_the_api_only_if_enabled(helm: Helm) -> None:
+    plain, enabled = (
+        environment_of(objects(helm("template", "labrats", CHART, values={"api": {"writeSecrets": value}})))
+        for value in (False, True)
+    )
+    assert ("LABRATS_WRITE_SECRETS" in plain, enabled["LABRATS_WRITE_SECRETS"]) == (False, "true")
+
+
 def test_model_files_have_a_volume_only_if_enabled(helm: Helm) -> None:
     def claims(**models: Any) -> set[str]:
         rendered = objects(helm("template", "labrats", CHART, values={"volumes": {"models": models}}))

@@ -296,6 +296,9 @@ LABRATS_EXECUTOR_IMAGE: {{ include "labrats.executorImage" . }}
 LABRATS_EXECUTOR_IMAGES: {{ append . (include "labrats.executorImage" $) | join "," | quote }}
 {{- end }}
 LABRATS_LABELLED_CREDENTIALS: {{ include "labrats.labelledCredentials" . | quote }}
+{{- if .Values.api.writeSecrets }}
+LABRATS_WRITE_SECRETS: "true"
+{{- end }}
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
 LABRATS_PUBLISHER_SCRATCH: {{ .Values.publisher.scratch | default "1Gi" }}

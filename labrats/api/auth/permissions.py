@@ -108,6 +108,8 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/stats/timeseries
         GET    /api/stats/breakdown
         GET    /api/secrets
+        PUT    /api/secrets/{}
+        DELETE /api/secrets/{}
         GET    /api/system
         GET    /api/uploads
         POST   /api/uploads
