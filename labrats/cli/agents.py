@@ -131,7 +131,7 @@ class AgentOptions(SetupOptions):
     """The provider of its jobs: claude, codex, vllm, gemma, qwen or mock."""
     model: str | None = None
     """The model of its jobs, by the name that the provider uses."""
-    effort: Literal["low", "medium", "high"] | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     """The reasoning effort of its jobs."""
     network: str | None = None
     """The hosts that its jobs may reach: open, public, none, or names and presets with commas (npm,*.example.com)."""

@@ -37,7 +37,7 @@ class SettingOptions:
     """The provider: claude, codex, vllm, gemma, qwen or mock."""
     model: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The model, by the name that the provider uses."""
-    effort: Annotated[Literal["low", "medium", "high"] | None, Parameter(group=_SETTINGS)] = None
+    effort: Annotated[Literal["low", "medium", "high", "xhigh", "max"] | None, Parameter(group=_SETTINGS)] = None
     """The reasoning effort of the model."""
     timeout: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The maximum time of an attempt: 90s, 10m, 1h30m. [default: 55m]"""

@@ -197,3 +197,10 @@ def test_each_section_of_a_document_has_its_own_session(attempt_on: Prepare, tmp
     assert [section["output"] for section in attempt.result["sections"]] == ["short"] * 4
     assert attempt.outcome.usage.turns == 4
     assert not any(isinstance(event, SessionEvent) for event in attempt.events)
+
+
+def test_highest_effort_is_the_one_that_the_model_has(attempt_on: Prepare) -> None:
+    with CODEX.serve(Says("ok")) as server:
+        attempt_on(server, config={"model": "gpt-5.5", "effort": "max"}).run()
+
+    assert server.requests[0][CODEX.effort]["effort"] == "xhigh"

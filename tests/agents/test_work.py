@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from labrats.model.ai_model import Prices
@@ -94,13 +95,14 @@ def test_usage_is_reported_after_each_answer(cli: AgentCli, attempt_on: Prepare)
     assert usages[-1].cost_usd
 
 
-def test_settings_of_the_job_reach_the_program(cli: AgentCli, attempt_on: Prepare) -> None:
+@pytest.mark.parametrize("effort", ["low", "xhigh", "max"])
+def test_settings_of_the_job_reach_the_program(cli: AgentCli, attempt_on: Prepare, effort: str) -> None:
     with cli.serve(Says("ok")) as server:
-        config = {"model": 'a-"test"-model', "effort": "low"}
+        config = {"model": 'a-"test"-model', "effort": effort}
         attempt_on(server, config=config, secrets={cli.key_names[0]: f"{KEY}\n"}).run()
 
     assert server.requests[0]["model"] == 'a-"test"-model'
-    assert server.requests[0][cli.effort]["effort"] == "low"
+    assert server.requests[0][cli.effort]["effort"] == effort
     assert server.key == KEY
 
 

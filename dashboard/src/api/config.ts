@@ -13,7 +13,9 @@ export const PROVIDERS = [
   'mock',
 ] as const satisfies readonly Schemas['AiModelBody']['provider'][];
 export const LOCAL_PROVIDERS: readonly string[] = ['vllm', 'gemma', 'qwen'];
-export const EFFORTS = ['low', 'medium', 'high'] as const;
+export const EFFORTS = ['low', 'medium', 'high', 'xhigh', 'max'] as const satisfies readonly NonNullable<
+  Schemas['ConfigBody']['effort']
+>[];
 export const ISOLATIONS = ['process', 'sandbox', 'container', 'vm'] as const satisfies readonly NonNullable<
   Schemas['ConfigBody']['isolation']
 >[];

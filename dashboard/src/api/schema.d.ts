@@ -1626,7 +1626,7 @@ export interface components {
              * @description The effort of its jobs, unless they set another.
              * @example high
              */
-            defaultEffort?: ("low" | "medium" | "high") | null;
+            defaultEffort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /**
              * Defaultprovider
              * @description The provider of its jobs, unless they set another.
@@ -1682,7 +1682,7 @@ export interface components {
             /** Defaultmodel */
             defaultModel?: string | null;
             /** Defaulteffort */
-            defaultEffort?: ("low" | "medium" | "high") | null;
+            defaultEffort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /** Defaultprovider */
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
@@ -2758,7 +2758,7 @@ export interface components {
              * Effort
              * @description Reasoning effort of the model.
              */
-            effort?: ("low" | "medium" | "high") | null;
+            effort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /**
              * Provider
              * @description The provider that runs the job.
@@ -2989,7 +2989,7 @@ export interface components {
              * @description Reasoning effort of the model.
              * @example medium
              */
-            effort?: ("low" | "medium" | "high") | null;
+            effort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /**
              * Executorimage
              * @description The container image of attempts, on Kubernetes.
@@ -3542,7 +3542,7 @@ export interface components {
             /** Model */
             model?: string | null;
             /** Effort */
-            effort?: ("low" | "medium" | "high") | null;
+            effort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
         };
         /**
          * FacetValue
@@ -5116,7 +5116,7 @@ export interface components {
              * Effort
              * @description Reasoning effort of the model.
              */
-            effort?: ("low" | "medium" | "high") | null;
+            effort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /**
              * Files
              * @description Files that may be downloaded, for local providers.
@@ -5443,7 +5443,7 @@ export interface components {
              * Effort
              * @description Reasoning effort of the model.
              */
-            effort?: ("low" | "medium" | "high") | null;
+            effort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /**
              * Provider
              * @description The provider that runs the jobs.

@@ -1,6 +1,6 @@
 """PDFs: upload, list, delete, and extract them with a job."""
 
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, cast
 
 from fastapi import Request
 from pydantic import Field
@@ -13,7 +13,7 @@ from labrats.api.http.multipart import FORM
 from labrats.api.openapi import answers
 from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_view
 from labrats.api.routing import api_router, caller_of, services_of
-from labrats.api.schemas.base import LONGEST_LABEL, Label, Provider, RequestBody, ResponseBody
+from labrats.api.schemas.base import LONGEST_LABEL, Effort, Label, Provider, RequestBody, ResponseBody
 from labrats.api.schemas.submission import ConfigBody, PipelineBody, Submission, job_request
 from labrats.api.services import Services
 from labrats.model.ai_model import AiModel
@@ -41,7 +41,7 @@ class Extraction(RequestBody):
         description="The provider, as in `config.provider` of a job. Default: that of the configured model.",
     )
     model: Label | None = None
-    effort: Literal["low", "medium", "high"] | None = None
+    effort: Effort | None = None
 
 
 class Extracting(ResponseBody):

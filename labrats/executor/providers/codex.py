@@ -42,6 +42,9 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
 
+_WITHOUT_MAX: Final = re.compile(r"(gpt-5(\.[0-5])?|o\d)(?![\w.])")
+"""Models whose highest effort is `xhigh`, as Codex lists them."""
+
 _RENEWAL_SECONDS: Final = 1.0
 """Pause before the attempt with the renewed login."""
 
@@ -223,13 +226,15 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
     if config.model and config.model != config.provider:  # the provider's name stands for its default model
         top["model"] = config.model
     if config.effort:
-        top["model_reasoning_effort"] = config.effort
+        is_limited = config.effort == "max" and _WITHOUT_MAX.match(config.model or "")
+        top["model_reasoning_effort"] = "xhigh" if is_limited else config.effort
     if limits_model_server(config.network, context.task.endpoint):
         top["web_search"] = "disabled"  # the model's server would search, and open any address
     settings = {
         "": top,
         "analytics": {"enabled": False},  # otherwise the exit hangs without a name server
-        "features": {"plugins": False},  # otherwise each run downloads their catalog from GitHub and the provider
+        # Otherwise each run downloads a catalog from GitHub and the provider, and a login starts the account's apps.
+        "features": {"plugins": False, "apps": False},
         "shell_environment_policy": {"exclude": [*_VARIABLES]},
     }
     if context.endpoint:

@@ -387,7 +387,7 @@ async def test_log_says_once_why_the_key_proxy_refuses_requests(tmp_path: Path) 
 async def test_failure_names_the_server_of_the_model_and_not_the_port_of_the_key_proxy(tmp_path: Path) -> None:
     endpoint = "https://models.example.com/v1"
     task = a_task(tmp_path, config=JobConfig(provider="claude", model=MODEL), endpoint=endpoint)
-    with some_work(tmp_path, task, {"ANTHROPIC_API_KEY": "sk-test-0123456789"}) as work:
-        with pytest.raises(GiveUp, match=f"^cannot reach {endpoint}/messages$"):
-            async with model_access(work.context) as context:
-                raise GiveUp(FailedCode.AGENT_ERROR, f"cannot reach {context.endpoint}/messages")
+    secrets, named = {"ANTHROPIC_API_KEY": "sk-test-0123456789"}, f"^cannot reach {endpoint}/messages$"
+    with some_work(tmp_path, task, secrets) as work, pytest.raises(GiveUp, match=named):
+        async with model_access(work.context) as context:
+            raise GiveUp(FailedCode.AGENT_ERROR, f"cannot reach {context.endpoint}/messages")
