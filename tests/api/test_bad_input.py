@@ -68,7 +68,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "workspaceUploads[0].name": [MISSING, None, *NO_TEXT, *ODD_LABELS],
     "config": [None, *NO_OBJECT],
     "config.model": [*NO_TEXT, *ODD_LABELS],
-    "config.effort": [*NO_TEXT, "", "max", "High"],
+    "config.effort": [*NO_TEXT, "", "utmost", "High"],
     "config.provider": [*NO_TEXT, "", "openai", "Claude"],
     "config.fast": NO_BOOLEAN,
     "config.timeoutMs": [*NO_INTEGER, 0, -1, 7 * 24 * 3600 * 1000 + 1],
@@ -279,14 +279,16 @@ async def test_two_files_cannot_have_the_same_path(api: Api, user: httpx2.AsyncC
 
 
 async def test_all_invalid_fields_are_named_at_once(user: httpx2.AsyncClient) -> None:
-    answer = await user.post("/api/jobs/submit", json={"source": 1, "config": {"effort": "max", "fast": 1}, "extra": 1})
+    answer = await user.post(
+        "/api/jobs/submit", json={"source": 1, "config": {"effort": "utmost", "fast": 1}, "extra": 1}
+    )
 
     details = answer.json()["details"]
     named = [detail["field"] for detail in details]
     assert sorted(named) == ["config.effort", "config.fast", "extra", "prompt", "source", "type"]
     assert {detail["field"]: detail["message"] for detail in details}[
         "config.effort"
-    ] == "must be 'low', 'medium' or 'high'"
+    ] == "must be 'low', 'medium', 'high', 'xhigh' or 'max'"
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def test_the_next_job_gets_the_settings(api: Api, admin: httpx2.AsyncClien
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"effort": "max"}, "effort"),
+        ({"effort": "utmost"}, "effort"),
         ({"model": ""}, "model"),
         ({"modell": "opus"}, "modell"),
         ({"executorResources": {"limits": {"cpu": "lots"}}}, "executorResources.limits.cpu"),

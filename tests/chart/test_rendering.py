@@ -89,7 +89,7 @@ def test_policy_refuses_all_fields_of_a_job_that_the_engine_sets(helm: Helm) -> 
     ("resource", "written"),
     [
         ("inferencerequests", {"conditions", "outputs", "published"}),
-        ("webhooksources", {"answeredRequests", "threadRequests"}),
+        ("webhooksources", {"answeredRequests", "ownWrites", "threadRequests"}),
     ],
 )
 def test_policy_leaves_the_publisher_only_the_fields_that_it_writes(

@@ -166,9 +166,9 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("WebhookSource", {"type": "github", "repoOverrides": {"octo": {}}}, "must be the name of a repository"),
         ("AiInstruction", {"content": ""}, "spec.content"),
         ("AiInstruction", {"content": "x", "scope": "everywhere"}, "spec.scope"),
-        ("AiConfig", {"effort": "max"}, "spec.effort"),
+        ("AiConfig", {"effort": "utmost"}, "spec.effort"),
         ("AiConfig", {"providers": {"gpt": {"model": "4"}}}, "the providers are claude, codex"),
-        ("AiConfig", {"providers": {"mock": {"effort": "max"}}}, "spec.providers.mock.effort"),
+        ("AiConfig", {"providers": {"mock": {"effort": "utmost"}}}, "spec.providers.mock.effort"),
         ("AiConfig", {"providers": {"codex": {"files": [MODEL_FILE]}}}, "only vllm, gemma, qwen run models from files"),
         (
             "AiConfig",

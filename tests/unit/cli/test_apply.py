@@ -265,7 +265,7 @@ def test_apply_accepts_a_list_from_kubectl(labrats: Labrats, full: ScriptedEngin
         (a_manifest("AiAgent", "developer", AGENT, specs={}), "specs: there is no such field"),
         (a_manifest("AiAgent", "developer", {}), "missing required field `triggerName`"),
         (a_manifest("AiAgent", "developer", AGENT | {"enabeld": True}), "spec.enabeld: there is no such field"),
-        (a_manifest("AiAgent", "developer", AGENT | {"defaultEffort": "max"}), "spec.defaultEffort: must be 'low'"),
+        (a_manifest("AiAgent", "developer", AGENT | {"defaultEffort": "utmost"}), "spec.defaultEffort: must be 'low'"),
         (
             a_manifest("AiAgent", "developer", AGENT | {"eventTriggers": [{"source": "github", "events": []}]}),
             "spec.eventTriggers[0].events: ",
