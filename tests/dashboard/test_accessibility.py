@@ -1,18 +1,19 @@
 """No violation of axe-core's rules on any page, in both themes, on a phone and on a desktop."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Page, Route, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
 
 AXE: Final = Path(__file__).parents[2] / "dashboard/node_modules/axe-core/axe.min.js"
 LOADED: Final = "() => document.querySelector('h1, [role=combobox]') && !document.querySelector('[aria-label=Loading]')"
-WIDTHS: Final = (390, 1280)
-"""A phone and a desktop."""
+WIDTHS: Final = (390, 768, 1440)
+"""A phone, a tablet and a desktop."""
 RULES: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 COLOURS: Final = ["color-contrast"]
 """The rules that depend on the theme."""
@@ -71,6 +72,62 @@ async def test_no_page_violates_a_rule_of_axe(
     assert {path: problems for path, problems in found.items() if problems} == {}
 
 
+async def test_no_dialog_menu_or_state_violates_a_rule_of_axe(
+    browser: BrowserContext, engine: LocalEngine, admin: User, axe: str
+) -> None:
+    ended = await admin.run({"log": "at work"}, {"result": "Done."})
+    failed = await admin.run({"fail": "no"})
+    running = await admin.submit({"hang": True})
+    await add_resources(admin)
+    page = await browser.new_page()
+    await page.set_viewport_size({"width": WIDTHS[-1], "height": 800})
+    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    await sign_in(page, engine)
+    found: dict[str, list[str]] = {}
+    for path, opener in (
+        (f"/jobs/{running}/activity", page.get_by_role("main").get_by_role("button", name="Cancel")),
+        (f"/jobs/{ended['id']}/activity", page.get_by_role("button", name="Reply…")),
+        ("/jobs", page.get_by_role("button", name="failed…")),
+        ("/jobs/new", page.get_by_role("button", name="Reset")),
+        ("/models", page.get_by_role("button", name="New model")),
+        ("/settings/keys", page.get_by_role("button", name="New key")),
+        ("/settings/keys", page.get_by_role("button", name=f"Revoke {LONG_NAME}").first),
+        (f"/agents/{LONG_NAME}/triggers", page.get_by_role("button", name="Add trigger")),
+        ("/", page.get_by_role("button", name="Account")),
+    ):
+        await page.goto(engine.url + path)
+        await page.wait_for_function(LOADED)
+        await opener.first.click()
+        await expect(page.locator("dialog[open], [popover]:popover-open, [role=menu]").first).to_be_visible()
+        found[f"{path}: {opener}"] = await violations(page, axe)
+    for path in ("/no/such/page", "/jobs/no-such-job/activity", "/agents/no-such-agent", "/models?edit=none"):
+        await page.goto(engine.url + path)
+        found[path] = await violations(page, axe)
+    for answer in (503, None):  # failed, and without an answer so far
+        await page.route("**/api/**", refusing(answer))
+        for path in (
+            "/", "/jobs", f"/jobs/{failed['id']}/log", "/agents", "/models", "/sources", "/stats", "/instructions",
+            "/files/pdfs", "/settings/system", "/settings/keys", "/settings/defaults",
+        ):  # fmt: skip
+            await page.goto(engine.url + path)
+            await page.get_by_role("alert" if answer else "status").first.wait_for()
+            found[f"{path}: {answer or 'loading'}"] = await violations(page, axe, is_loaded=False)
+        await page.unroute("**/api/**")
+    assert {path: problems for path, problems in found.items() if problems} == {}
+
+
+def refusing(status: int | None) -> Callable[[Route], Awaitable[None]]:
+    """Return a handler that answers each request with a status, or never, except for the session."""
+
+    async def refuse(route: Route) -> None:
+        if "/api/auth/me" in route.request.url:
+            await route.continue_()
+        elif status:
+            await route.fulfill(status=status, json={"error": "the engine is busy", "code": "busy", "details": []})
+
+    return refuse
+
+
 @pytest.mark.core
 async def test_no_page_scrolls_sideways(page: Page, engine: LocalEngine, admin: User) -> None:
     title = "a_title_without_any_space_" * 5
@@ -110,14 +167,15 @@ async def add_resources(admin: User) -> None:
         assert (await admin.post(path, body)).status_code in (201, 409)
 
 
-async def violations(page: Page, axe: str) -> list[str]:
-    """Return the rules that the loaded page violates, with the first elements: in both widths and themes."""
-    await page.wait_for_function(LOADED)
+async def violations(page: Page, axe: str, *, is_loaded: bool = True) -> list[str]:
+    """Return the rules that the page violates, with the first elements: in all widths and both themes."""
+    loaded = LOADED if is_loaded else "() => true"
+    await page.wait_for_function(loaded)
     await page.evaluate(axe)
     problems: list[str] = []
     for width in WIDTHS:
         await page.set_viewport_size({"width": width, "height": 800})
-        await page.wait_for_function(LOADED)
+        await page.wait_for_function(loaded)
         problems += [f"{width} px: {each}" for each in await page.evaluate(RUN, RULES)]
         await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
         problems += [f"{width} px, dark: {each}" for each in await page.evaluate(RUN, COLOURS)]

@@ -1,11 +1,12 @@
 """Stories of the pages about files and statistics."""
 
+import asyncio
 import re
 from secrets import token_hex
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, FilePayload, Page, expect
+from playwright.async_api import BrowserContext, FilePayload, Page, Route, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
@@ -155,3 +156,24 @@ async def test_uploaded_file_is_chosen_for_a_new_job(page: Page, engine: LocalEn
     await page.get_by_role("button", name="Submit job").click()
     await page.get_by_role("link", name="Input").click()
     await expect(page.get_by_role("main")).to_contain_text(name)
+
+
+async def test_sum_of_costs_is_shown_once_its_unknown_part_is_known(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    usage = {"inputTokens": 10, "outputTokens": 5, "costUsd": 1234.5, "turns": 1}
+    await admin.run({"usage": usage}, {"result": 1})
+    await sign_in(page, engine)
+    rows_may_come = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await rows_may_come.wait()
+        await route.continue_()
+
+    await page.route("**/api/stats/breakdown*", hold)
+    await page.goto(f"{engine.url}/stats")
+    legend = page.get_by_role("region", name="Cost").get_by_role("listitem")
+    await expect(legend.first).to_be_visible()
+    await expect(legend.first).not_to_contain_text("$")
+    rows_may_come.set()
+    await expect(legend.first).to_contain_text("$1,234.50")

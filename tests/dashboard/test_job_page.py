@@ -6,7 +6,9 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -595,3 +597,34 @@ async def test_head_of_a_job_stays_in_view_while_its_end_is_followed(
     await dialog.get_by_role("button", name="Back").click()
     await expect(head).to_contain_text("Cancelled")
     await expect(head.get_by_role("button")).to_have_count(0)
+
+
+async def test_unknown_job_has_a_heading_and_a_way_back(browser: BrowserContext, engine: LocalEngine) -> None:
+    page = await browser.new_page()  # the answer 404 is an error on its console
+    await sign_in(page, engine, "/jobs/no-such-job/activity")
+    await expect(page.get_by_role("heading", name="There is no such job")).to_be_visible()
+    await page.get_by_role("main").get_by_role("link", name="Jobs").click()
+    await expect(page).to_have_url(f"{engine.url}/jobs")
+
+
+async def test_ages_are_counted_by_the_clock_of_the_engine(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"aged-{token_hex(4)}"
+    await admin.run(metadata={"title": title, "mock": {"steps": [{"result": 1}]}})
+    await page.clock.install(time=datetime.now(UTC) + timedelta(hours=5))
+    await sign_in(page, engine, f"/jobs?q={title}")
+    row = page.get_by_role("row").filter(has_text=title)
+    await expect(row.locator("time")).to_have_text(re.compile(r"now|\d+s"))
+
+
+async def test_type_of_a_job_is_not_shown_as_its_agent(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"typed-{token_hex(4)}"
+    metadata = {"title": title, "mock": {"steps": [{"result": 1}]}}
+    job = await admin.wait(await admin.submit(type="a-type", metadata=metadata), "completed")
+    await page.set_viewport_size({"width": 1600, "height": 800})
+    await sign_in(page, engine, f"/jobs?q={title}")
+    row = page.get_by_role("row").filter(has_text=title)
+    await expect(row).to_be_visible()
+    await expect(row).not_to_contain_text("a-type")
+    await page.goto(f"{engine.url}/jobs/{job['id']}/activity")
+    await expect(page.get_by_title("Type").get_by_text("a-type")).to_be_visible()
+    await expect(page.get_by_title("Agent")).to_have_count(0)

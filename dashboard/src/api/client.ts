@@ -2,6 +2,7 @@
 
 import createClient from 'openapi-fetch';
 
+import { noteServerTime } from '../lib/server-time';
 import type { components, paths } from './schema';
 import { sessionHeaders } from './session-secret';
 
@@ -73,6 +74,7 @@ async function fetchAndReport(
     reportReachable(false);
     throw errorOf(0, null);
   }
+  noteServerTime(response.headers.get('date'));
   const size = content instanceof Blob ? content.size : content.byteLength;
   const answer = new Response(size > 0 ? content : null, response);
   const isReachable = !(await isOfProxy(answer));

@@ -10,10 +10,22 @@ test('colours become styles, and a reset ends them', () => {
   ]);
 });
 
-test('bright and indexed colours are known, true colours keep the text', () => {
+test('bright, indexed and true colours become the most similar named colour', () => {
   expect(spans('\u001b[92mok').map((span) => span.styles)).toEqual([['fg-10']]);
   expect(spans('\u001b[38;5;3mok').map((span) => span.styles)).toEqual([['fg-3']]);
-  expect(spans('\u001b[38;2;1;2;3;1mok').map((span) => span.styles)).toEqual([['bold']]);
+  for (const [code, style] of [
+    ['38;5;196', 'fg-1'],
+    ['38;5;46', 'fg-2'],
+    ['38;5;214', 'fg-3'],
+    ['38;5;33', 'fg-6'],
+    ['38;5;21', 'fg-4'],
+    ['38;5;240', 'fg-8'],
+    ['38;5;250', 'fg-7'],
+    ['38;2;250;10;10', 'fg-1'],
+  ] as const)
+    expect(spans(`\u001b[${code}mok`).map((span) => span.styles)).toEqual([[style]]);
+  expect(spans('\u001b[38;2;1;2;3;1mok').map((span) => span.styles)).toEqual([['bold', 'fg-8']]);
+  expect(spans('\u001b[48;5;196;32mok').map((span) => span.styles)).toEqual([['fg-2']]);
 });
 
 test('cursor movements and titles disappear, and other control characters are shown', () => {

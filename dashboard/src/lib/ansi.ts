@@ -78,11 +78,32 @@ function apply(style: Style, parameters: string): Style {
     else if (code === 39) next.colour = undefined;
     else if (code === 38 || code === 48) {
       const [mode, first = 0] = [codes[index + 1], codes[index + 2]];
-      if (code === 38) next.colour = mode === 5 && first < 16 ? first : undefined;
+      if (code === 38) next.colour = mode === 5 ? indexed(first) : named(codes.slice(index + 2, index + 5));
       index += mode === 5 ? 2 : 4;
     }
   }
   return next;
+}
+
+/** The intensities of red, green and blue in the cube of 216 colours. */
+const CUBE = [0, 95, 135, 175, 215, 255];
+
+/** The named colour that is most like one of the 256. The themes have colours of enough contrast for those. */
+function indexed(index: number): number | undefined {
+  if (index < 16) return index;
+  if (index > 255) return undefined;
+  if (index > 231) return named(Array<number>(3).fill(8 + (index - 232) * 10));
+  const place = index - 16;
+  return named([Math.floor(place / 36), Math.floor(place / 6) % 6, place % 6].map((each) => CUBE[each] ?? 0));
+}
+
+const GREY_RANGE = 48;
+
+function named(rgb: readonly number[]): number {
+  const [least, most] = [Math.min(...rgb), Math.max(...rgb)];
+  if (most - least < GREY_RANGE) return most < 128 ? 8 : 7;
+  const middle = (least + most) / 2;
+  return rgb.reduce((bits, each, position) => bits + (each > middle ? 1 << position : 0), 0);
 }
 
 function classes(style: Style): string[] {

@@ -56,6 +56,7 @@ test.each([
 
 test('an unknown cost is a dash, and a small one is not zero', () => {
   expect([null, undefined, 0, 0.0021, 0.42].map(cost)).toEqual(['—', '—', '$0.00', '$0.0021', '$0.42']);
+  expect([1234.5, 999.999, 1e6].map(cost)).toEqual(['$1,234.50', '$1,000.00', '$1,000,000.00']);
 });
 
 test('the cost of jobs, some of which have an unknown one, is no exact sum', () => {

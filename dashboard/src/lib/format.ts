@@ -85,7 +85,8 @@ export function age(at: Date, now: number): string {
 export function cost(usd: number | null | undefined): string {
   if (usd === null || usd === undefined) return NOTHING;
   if (usd > 0 && usd < 0.01) return `$${usd.toFixed(4)}`;
-  return `$${usd.toFixed(2)}`;
+  const [whole = '', cents] = usd.toFixed(2).split('.');
+  return `$${count(Number(whole))}.${cents}`;
 }
 
 /** The cost of several jobs: $0.42; at least $0.42, if it is unknown of some jobs; unknown. */

@@ -39,6 +39,7 @@ export function Page({
 export function PageLoading() {
   return (
     <div className={styles.page}>
+      <h1 className="visually-hidden">Loading</h1>
       <Loading height={36} />
     </div>
   );

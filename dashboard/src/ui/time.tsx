@@ -1,18 +1,19 @@
 import { useSyncExternalStore } from 'react';
 
 import { age, duration, fullTime, NOTHING } from '../lib/format';
+import { serverNow } from '../lib/server-time';
 
 const MINUTE = 60_000;
 
-let now = Date.now();
+let now = serverNow();
 const watchers = new Set<() => void>();
 let timer: ReturnType<typeof setInterval> | undefined;
 
 function subscribe(changed: () => void): () => void {
-  if (watchers.size === 0) now = Date.now(); // it has stood still while nobody watched
+  if (watchers.size === 0) now = serverNow(); // it has stood still while nobody watched
   watchers.add(changed);
   timer ??= setInterval(() => {
-    now = Date.now();
+    now = serverNow();
     if (document.visibilityState === 'visible') for (const watcher of watchers) watcher();
   }, 1000);
   return () => {

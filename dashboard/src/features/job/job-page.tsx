@@ -2,6 +2,7 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, Outlet, useLocation, useNavigate, useParams } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode, type RefObject } from 'react';
 
+import { isMissing } from '../../api/client';
 import { cancelJob, hasEnded, jobQuery, publishJob, retryJob, storeJob, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { compact, cost, counted } from '../../lib/format';
@@ -13,7 +14,7 @@ import { Dialog } from '../../ui/dialog';
 import { ExternalLink } from '../../ui/external-link';
 import { Icon, type IconName } from '../../ui/icons';
 import { lastJobs, WAY_BACK } from '../../ui/last-jobs';
-import { useTitle } from '../../ui/page';
+import { Page, useTitle } from '../../ui/page';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Failure, Loading } from '../../ui/states';
 import { StatusBadge, STATUS_WORDS } from '../../ui/status';
@@ -49,9 +50,26 @@ export function JobPage() {
   });
   const title = job ? visible(job.title ?? job.name) : id;
   useTitle(job ? `${STATUS_WORDS[job.status]}: ${title}` : title);
+  if (isMissing(error))
+    return (
+      <Page
+        title="There is no such job"
+        actions={
+          <Link to="/jobs" className={buttonClass()}>
+            Jobs
+          </Link>
+        }
+      >
+        <p>
+          No job has the id <code>{visible(id)}</code>. It may be mistyped, or the job was deleted: jobs are kept for a
+          limited time.
+        </p>
+      </Page>
+    );
   if (!job) {
     return (
       <div className={styles.head}>
+        <h1 className="visually-hidden">{title}</h1>
         <BackLink />
         {error ? <Failure error={error} onRetry={() => void refetch()} /> : <Loading rows={4} height={28} />}
       </div>
@@ -174,9 +192,12 @@ function Facts({ job }: { job: JobDetail }) {
           {job.config.maxAttempts > 1 ? ` of ${Math.max(job.attempts, job.config.maxAttempts)}` : ''}
         </Fact>
       )}
-      <Fact icon="agent" label="Agent">
-        {job.agentRole ? <AgentLink role={job.agentRole} /> : visible(job.name)}
-      </Fact>
+      {job.agentRole && (
+        <Fact icon="agent" label="Agent">
+          <AgentLink role={job.agentRole} />
+        </Fact>
+      )}
+      <Fact label="Type">{visible(job.name)}</Fact>
       {repo && (
         <Fact icon="repo" label="Repository">
           {visible(repo)}

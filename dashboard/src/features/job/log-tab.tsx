@@ -254,7 +254,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
             aria-pressed={isFollowing}
             onClick={() => follow(!isFollowing)}
           >
-            <span className={isFollowing ? styles.live : styles.paused} />
+            <span className={isFollowing && state !== 'reconnecting' ? styles.live : styles.paused} />
             {state === 'reconnecting' ? 'Reconnecting…' : isFollowing ? 'Following' : 'Paused'}
             {below > 0 && ` · ${count(below)} new below`}
           </button>
@@ -343,7 +343,13 @@ function LineField({ total, onGo }: { total: number; onGo: (line: number) => voi
     >
       <label>
         <span>line</span>
-        <input name="line" type="number" min={1} max={Math.max(1, total)} aria-label={`Go to line, 1 to ${total}`} />
+        <input
+          name="line"
+          type="number"
+          min={1}
+          max={Math.max(1, total)}
+          aria-label={`Go to line, 1 to ${count(total)}`}
+        />
       </label>
       <span>/ {count(total)}</span>
     </form>

@@ -53,11 +53,7 @@ export const JobRow = memo(
         </td>
         <TitleCell job={job} place={place} title={title} />
         <td className={styles.agentColumn} title={job.agentRole ? visible(job.agentRole) : undefined}>
-          {job.agentRole ? (
-            <AgentLink role={job.agentRole} />
-          ) : (
-            <span className={styles.faint}>{visible(job.name)}</span>
-          )}
+          {job.agentRole ? <AgentLink role={job.agentRole} /> : NOTHING}
         </td>
         <td className={styles.repoColumn} title={job.repo ? visible(job.repo) : undefined}>
           {job.repo ? visible(job.repo) : NOTHING}
@@ -90,7 +86,7 @@ export const JobRow = memo(
 function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | undefined; title: string }) {
   const activity = useActivity(job);
   const note = activity === null ? job.status === 'waiting' && place && waitingNote(job, place) : visible(activity);
-  const names = [job.agentRole ?? job.name, job.model].map(visible).join(' · ');
+  const names = [job.agentRole ?? '', job.model].filter(Boolean).map(visible).join(' · ');
   return (
     <td className={styles.titleCell} data-noted={note ? true : undefined}>
       <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>

@@ -52,7 +52,8 @@ export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
 function Summary({ job }: { job: JobDetail }) {
   const { data: result } = useQuery({ ...shortResultQuery(job), enabled: job.status === 'completed', retry: false });
   const facts = [
-    ['Agent', job.agentRole ? <AgentLink role={job.agentRole} /> : job.name],
+    ['Agent', job.agentRole && <AgentLink role={job.agentRole} />],
+    ['Type', job.name],
     ['Model', `${job.provider}/${job.model} ${job.config.effort}`],
     ['Repository', job.repo],
     [

@@ -159,7 +159,8 @@ function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; b
   );
 }
 
-type UnknownOf = (name: string) => number;
+/** The number of jobs of a series whose cost is unknown; undefined until that has been read. */
+type UnknownOf = (name: string) => number | undefined;
 
 /** Numbers of jobs whose cost is unknown: by the names of series, and in all. 0 for charts of other figures. */
 function useUnknownCosts(
@@ -167,9 +168,10 @@ function useUnknownCosts(
   by: Field | undefined,
   days: number,
 ): { unknownOf: UnknownOf; unknown: number } {
-  const { data: rows = [] } = useQuery({ ...breakdownQuery(by ?? 'model', days), enabled: metric === 'cost' });
-  const unknown = sumOfCosts(rows).unknownCosts;
+  const { data: rows } = useQuery({ ...breakdownQuery(by ?? 'model', days), enabled: metric === 'cost' });
   if (metric !== 'cost') return { unknownOf: () => 0, unknown: 0 };
+  if (!rows) return { unknownOf: () => undefined, unknown: 0 };
+  const unknown = sumOfCosts(rows).unknownCosts;
   return { unknownOf: (name) => (by ? (rows.find((row) => row.value === name)?.unknownCosts ?? 0) : unknown), unknown };
 }
 
@@ -177,11 +179,11 @@ function useUnknownCosts(
  * The value of a series at a point, or for the whole time; empty if there is none. unknown: the number of jobs that are
  * missing in the values.
  */
-function figure(values: (number | null)[], chart: Kind, point: number | null, unknown: number): string {
+function figure(values: (number | null)[], chart: Kind, point: number | null, unknown: number | undefined): string {
   const value = point === null ? chart.summary?.(values) : (values[point] ?? null);
-  if (value === undefined) return '';
+  if (value === undefined || (point === null && unknown === undefined)) return '';
   if (value === null) return NOTHING;
-  return point === null && unknown > 0 ? costs({ costUsd: value, unknownCosts: unknown }) : chart.format(value);
+  return point === null && unknown ? costs({ costUsd: value, unknownCosts: unknown }) : chart.format(value);
 }
 
 function summaries(shown: Columns, chart: Kind, by: Field | undefined, unknownOf: UnknownOf): string {
