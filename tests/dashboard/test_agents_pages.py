@@ -341,3 +341,39 @@ async def test_name_that_exists_is_reported_at_its_field(
     await expect(page.get_by_text("is taken: choose another name")).to_be_visible()
     await expect(name).to_be_focused()
     await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_agents_show_their_figures_and_the_palette_finds_resources(
+    page: Page, own_engine: LocalEngine, own_admin: User
+) -> None:
+    for path, body in (
+        ("/api/agents", {"name": "counted"}),
+        ("/api/ai-models", {"name": "palette-model", "provider": "mock", "model": "fast"}),
+        ("/api/webhook-sources", {"name": "palette-source", "type": "generic", "secret": "a-secret-of-24-characters"}),
+        ("/api/instructions", {"name": "palette-text", "displayName": "Palette text", "content": "Be brief."}),
+    ):
+        answer = await own_admin.post(path, body)
+        assert answer.status_code == 201, answer.text
+    for _ in range(3):
+        await own_admin.run({"result": 1}, agentRole="counted")
+    failed = await own_admin.run({"fail": "broken"}, agentRole="counted")
+    running = await own_admin.submit({"hang": True}, agentRole="counted")
+    await sign_in(page, own_engine, "/agents")
+    card = page.get_by_role("listitem").filter(has_text="counted").first
+    await expect(card).to_contain_text("1 running · 75 % of 4 jobs succeeded in 7 days · $0.00 · median 0")
+    await expect(card.get_by_role("link", name="last failure")).to_have_attribute(
+        "href", f"/jobs/{failed['id']}/activity"
+    )
+    for text, entry, address in (
+        ("palette-mod", "palette-model: mock/fast", "/models?edit=palette-model"),
+        ("palette-sou", "palette-source", "/sources/palette-source"),
+        ("palette te", "Palette text", "/instructions/palette-text"),
+        ("counted", "counted", "/agents/counted/triggers"),
+    ):
+        await page.keyboard.press("Control+k")
+        await page.keyboard.insert_text(text)
+        await expect(page.get_by_role("option", name=entry)).to_be_visible()
+        await page.get_by_role("option", name=entry).first.click()
+        await expect(page).to_have_url(own_engine.url + address)
+        await page.keyboard.press("Escape")
+    await own_admin.post(f"/api/jobs/{running}/cancel")

@@ -1,4 +1,4 @@
-/** Search over pages, actions and jobs, opened with Ctrl K. */
+/** Search over pages, actions, agents, models, sources, instructions and jobs, opened with Ctrl K. */
 
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
@@ -13,7 +13,9 @@ import {
   type ReactNode,
 } from 'react';
 
-import { fetchJobs } from '../api/jobs';
+import { instructionsQuery } from '../api/instructions';
+import { agentsQuery, fetchJobs, modelsQuery } from '../api/jobs';
+import { sourcesQuery } from '../api/sources';
 import { visible } from '../lib/ansi';
 import { useMayChange } from '../ui/access';
 import { useClickBeside } from '../ui/dialog';
@@ -34,6 +36,8 @@ interface Entry {
 }
 
 const LIMIT = 8;
+/** The most agents, models, sources and instructions each. */
+const FEW = 5;
 
 export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () => void }) {
   const navigate = useNavigate();
@@ -57,6 +61,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
     queryFn: ({ signal }) => fetchJobs(q ? { q } : {}, '', { limit: LIMIT, signal }),
     placeholderData: (previous) => previous,
   });
+  const resources = useResources(typed.toLowerCase());
   const commands: Entry[] = [
     ...PAGES.map((page) => ({
       key: page.to,
@@ -89,6 +94,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   ];
   const entries: Entry[] = [
     ...commands.filter((entry) => entry.label.toLowerCase().includes(typed.toLowerCase())),
+    ...resources.entries,
     ...(jobs.data?.jobs ?? []).map((job) => ({
       key: job.id,
       icon: <NamedStatusIcon status={job.status} />,
@@ -99,7 +105,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   ];
   const current = Math.min(chosen, entries.length - 1);
 
-  const isStale = q !== typed || (jobs.isPlaceholderData && jobs.isFetching);
+  const isStale = q !== typed || resources.isLoading || (jobs.isPlaceholderData && jobs.isFetching);
   const choose = (entry: Entry | undefined) => {
     if (!entry) return;
     onClose();
@@ -141,7 +147,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
             setWaiting(false);
           }}
           onKeyDown={press}
-          placeholder="Search jobs, pages and actions"
+          placeholder="Search jobs, agents, models, pages and actions"
           role="combobox"
           aria-expanded
           aria-controls={`${id}-list`}
@@ -178,4 +184,68 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
       </div>
     </dialog>
   );
+}
+
+/** The agents, models, sources and instructions whose names contain a text of small letters. */
+function useResources(text: string): { entries: Entry[]; isLoading: boolean } {
+  const navigate = useNavigate();
+  const isWanted = { enabled: text !== '', staleTime: 10_000 };
+  const agents = useQuery({ ...agentsQuery, ...isWanted });
+  const models = useQuery({ ...modelsQuery, ...isWanted });
+  const sources = useQuery({ ...sourcesQuery, ...isWanted });
+  const instructions = useQuery({ ...instructionsQuery, ...isWanted });
+  const isLoading = [agents, models, sources, instructions].some((query) => query.isLoading);
+  if (text === '') return { entries: [], isLoading };
+  const found = <T,>(all: readonly T[] | undefined, texts: (each: T) => string[], entry: (each: T) => Entry) =>
+    (all ?? [])
+      .filter((each) => texts(each).join('\n').toLowerCase().includes(text))
+      .slice(0, FEW)
+      .map(entry);
+  const entries = [
+    ...found(
+      agents.data?.agents,
+      ({ name, triggerName }) => [name, triggerName],
+      ({ id, name }) => ({
+        key: `agent ${id}`,
+        icon: <Icon name="agent" />,
+        label: visible(name),
+        note: 'agent',
+        run: () => void navigate({ to: '/agents/$id/triggers', params: { id } }),
+      }),
+    ),
+    ...found(
+      models.data?.aiModels,
+      ({ name, provider, model }) => [name, `${provider}/${model}`],
+      ({ name, provider, model }) => ({
+        key: `model ${name}`,
+        icon: <Icon name="chip" />,
+        label: visible(`${name}: ${provider}/${model}`),
+        note: 'model',
+        run: () => void navigate({ to: '/models', search: { edit: name } }),
+      }),
+    ),
+    ...found(
+      sources.data?.webhookSources,
+      ({ name }) => [name],
+      ({ id, name }) => ({
+        key: `source ${id}`,
+        icon: <Icon name="hook" />,
+        label: visible(name),
+        note: 'source',
+        run: () => void navigate({ to: '/sources/$id', params: { id } }),
+      }),
+    ),
+    ...found(
+      instructions.data?.instructions,
+      ({ name, displayName }) => [name, displayName],
+      ({ id, displayName }) => ({
+        key: `instruction ${id}`,
+        icon: <Icon name="file" />,
+        label: visible(displayName),
+        note: 'instruction',
+        run: () => void navigate({ to: '/instructions/$id', params: { id } }),
+      }),
+    ),
+  ];
+  return { entries, isLoading };
 }

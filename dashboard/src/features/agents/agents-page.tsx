@@ -14,6 +14,7 @@ import { Notice } from '../../ui/notice';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
+import { AgentFigures } from './agent-figures';
 import { AgentSwitch } from './agent-switch';
 import { AgentsLayout } from './agents-layout';
 import styles from './agents-page.module.css';
@@ -111,6 +112,7 @@ function AgentCard({ agent, agents }: { agent: Agent; agents: readonly Agent[] }
         <span className={styles.settings}>{visible(settings.filter(Boolean).join(' · '))}</span>
         <AgentSwitch agent={agent} />
       </header>
+      <AgentFigures role={agent.triggerName} />
       {agent.eventTriggers.length === 0 ? (
         <p className={styles.none}>No event starts it. Jobs can name it, and so can chains.</p>
       ) : (
