@@ -12,6 +12,8 @@ from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
 
 LIST_PRICES: Final[Mapping[str, Prices]] = {
+    "gpt-6.2-astra": Prices(input=8, output=40, cache_read=0.4, cache_write=10),
+    "gpt-6.2-sol": Prices(input=2, output=10, cache_read=0.1, cache_write=2.5),
     "gpt-6.1-sol": Prices(input=2, output=10, cache_read=0.1, cache_write=2.5),
     "gpt-6.1-terra": Prices(input=1, output=5, cache_read=0.05, cache_write=1.25),
     "gpt-6-astra": Prices(input=10, output=50, cache_read=1, cache_write=12.5),
@@ -37,6 +39,9 @@ LIST_PRICES: Final[Mapping[str, Prices]] = {
     "o4-mini": Prices(input=1.1, output=4.4, cache_read=0.275),
 }
 """List prices of November 2026, for models whose program reports only tokens. An AiModel's `prices` take precedence."""
+
+WEB_SEARCH_USD: Final = 0.01
+"""List price of a search that the model's server makes, at both providers."""
 
 _COST_REPORTING_PROVIDERS: Final = frozenset({"claude", "mock"})
 """Providers whose programs report the cost, at least when they end."""

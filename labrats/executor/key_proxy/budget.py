@@ -11,6 +11,7 @@ from labrats.executor.key_proxy.expected_usage import TOKENS_PER_SECOND, is_stre
 from labrats.executor.key_proxy.request_prices import prices_of
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.key_proxy.usage_reader import Share, UsageReader
+from labrats.executor.prices import WEB_SEARCH_USD
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.ai_model import cost_of
 from labrats.model.errors import GiveUp
@@ -63,9 +64,14 @@ class Budget:
         dearest = [self.with_cost(request, usage), self.with_cost(request, cached, hour_cache_tokens=tokens)]
         return max(dearest, key=lambda each: each.cost_usd or 0)
 
-    def with_cost(self, request: ApprovedRequest, usage: Usage, hour_cache_tokens: int = 0) -> Usage:
+    def with_cost(
+        self, request: ApprovedRequest, usage: Usage, hour_cache_tokens: int = 0, web_searches: int = 0
+    ) -> Usage:
         """Return the usage of a request with its cost, which is None if no price is known. See `cost_of`."""
-        return self._with_cost(request.model, usage, hour_cache_tokens)
+        priced = self._with_cost(request.model, usage, hour_cache_tokens)
+        if not web_searches or priced.cost_usd is None:
+            return priced
+        return replace(priced, cost_usd=priced.cost_usd + web_searches * WEB_SEARCH_USD)
 
     def usage_of_shares(self, request: ApprovedRequest, shares: Iterable[Share]) -> Usage:
         """Return what shares of a request have consumed together, with their cost."""

@@ -55,7 +55,8 @@ class _Exchange:
     """A request and its response, as far as they are known.
 
     usage: as the response has reported it, with its cost. others: the share of it that is not in `counted`.
-    counted, hour_cache_tokens: the rest of the usage that counts for the limits of the job, see UsageReader.
+    counted, hour_cache_tokens, web_searches: the rest of the usage that counts for the limits of the job, see
+                 UsageReader.
     estimated: the part of it that no response has reported, with its cost.
     """
 
@@ -69,6 +70,7 @@ class _Exchange:
     counted: Usage = Usage()
     estimated: Usage = Usage()
     hour_cache_tokens: int = 0
+    web_searches: int = 0
     refusal: str | None = None
     is_overload: bool = False
     is_unmeasured: bool = False
@@ -222,7 +224,9 @@ class KeyProxy:
         try:
             await self._forward(client, request, exchange, expected)
         finally:
-            counted = self._budget.with_cost(request, exchange.counted, exchange.hour_cache_tokens)
+            counted = self._budget.with_cost(
+                request, exchange.counted, exchange.hour_cache_tokens, exchange.web_searches
+            )
             consumed = counted + exchange.others
             exchange.estimated = consumed.beyond(exchange.usage)
             self._budget.end(expected, consumed)
@@ -280,7 +284,8 @@ class KeyProxy:
             reader.finish()  # a client may close the connection as soon as it has all of an answer
             exchange.hour_cache_tokens, exchange.is_overload = reader.hour_cache_tokens, reader.is_overload
             exchange.others = self._budget.usage_of_shares(sent.request, reader.others)
-            own = self._budget.with_cost(sent.request, reader.usage, reader.hour_cache_tokens)
+            exchange.web_searches = reader.web_searches
+            own = self._budget.with_cost(sent.request, reader.usage, reader.hour_cache_tokens, reader.web_searches)
             exchange.usage = own + exchange.others if reader.others else own
             exchange.counted = self._budget.usage_of_answer(sent, reader, ended_by)
 

@@ -26,6 +26,10 @@ class _CacheCreation(msgspec.Struct, frozen=True):
     ephemeral_1h_input_tokens: int | None = 0
 
 
+class _ServerTools(msgspec.Struct, frozen=True):
+    web_search_requests: int | None = 0
+
+
 class _Counts(msgspec.Struct, frozen=True):
     """Tokens, by the names of the Messages API, the Responses API, and chat completions.
 
@@ -44,6 +48,12 @@ class _Counts(msgspec.Struct, frozen=True):
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
     iterations: "list[_Iteration] | None" = None
+    server_tool_use: _ServerTools | None = None
+
+    @property
+    def web_searches(self) -> int:
+        """The searches of the Messages API."""
+        return (self.server_tool_use or _ServerTools()).web_search_requests or 0
 
     @property
     def hour_cache_tokens(self) -> int:
@@ -70,6 +80,7 @@ class _Counts(msgspec.Struct, frozen=True):
         )
 
 
+_SEARCH_CALL: Final = "web_search_call"
 _ANSWER: Final = "message"
 """Type of the iterations that are also in the other counts."""
 
@@ -86,6 +97,29 @@ class _Iteration(_Counts, frozen=True):
 
 class _Message(msgspec.Struct, frozen=True):
     usage: _Counts | None = None
+
+
+class _Action(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+class _Item(msgspec.Struct, frozen=True):
+    """A part of an answer of the Responses API. A call that opens a page is no search."""
+
+    type: str = ""
+    action: _Action | None = None
+
+    @property
+    def is_search(self) -> bool:
+        return self.type == _SEARCH_CALL and (self.action is None or self.action.type == "search")
+
+
+class _ItemEvent(msgspec.Struct, frozen=True):
+    """The data of an event, or a body, of the Responses API."""
+
+    type: str = ""
+    item: _Item | None = None
+    output: list[_Item] = []
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -115,6 +149,7 @@ class _FailedResponse(msgspec.Struct, frozen=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Body)
+_ITEM_DECODER: Final = msgspec.json.Decoder(_ItemEvent)
 _ERROR_DECODER: Final = msgspec.json.Decoder(_ErrorEvent)
 _BYTES_OF_TOKEN: Final = 4
 """Bytes of JSON or text for each token in an estimate. It is rather too many, so that estimates are rather low."""
@@ -147,6 +182,18 @@ def _is_overload(line: bytes) -> bool:
     return any(str(name) in _OVERLOADS for error in errors for name in (error.type, error.code))
 
 
+def _searches_in(line: bytes) -> int:
+    """Return the number of searches in an event, or a body, of the Responses API. Its last event repeats them."""
+    if _SEARCH_CALL.encode() not in line:
+        return 0
+    try:
+        event = _ITEM_DECODER.decode(line.removeprefix(b"data:"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    done = [event.item] if event.type == "response.output_item.done" and event.item else []
+    return sum(each.is_search for each in (*done, *event.output))
+
+
 class Share(NamedTuple):
     """Consumption of a model in addition to `UsageReader.usage`. model: None for that of the request."""
 
@@ -160,6 +207,7 @@ class UsageReader:
 
     usage:      as far as the response has reported it, without `others`.
     hour_cache_tokens: share of the tokens written to a cache that stay for an hour, in the Messages API.
+    web_searches: the searches that the server has made.
     others:     what the server has done besides: second models, and summaries of the conversation.
     is_final:   whether that is the usage of the whole response.
     is_unreadable: whether a part that may report usage is too large or is malformed.
@@ -169,6 +217,7 @@ class UsageReader:
     def __init__(self, api: Api, *, is_stream: bool) -> None:
         self.usage = Usage()
         self.hour_cache_tokens = 0
+        self.web_searches = 0
         self.others: Sequence[Share] = ()
         self.is_final = False
         self.is_unreadable = False
@@ -229,6 +278,7 @@ class UsageReader:
         if self._is_stream and _DELTA.search(line, 0, _DELTA_AT):
             self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // _BYTES_OF_TOKEN)
         self.is_overload = self.is_overload or (self._is_stream and _is_overload(line))
+        self.web_searches += _searches_in(line)
         if b'"usage"' not in line:
             return
         try:
@@ -240,6 +290,7 @@ class UsageReader:
             if part and part.usage:
                 self.usage = at_least(self.usage, part.usage.as_usage(self._api))
                 self.hour_cache_tokens = max(self.hour_cache_tokens, part.usage.hour_cache_tokens)
+                self.web_searches = max(self.web_searches, part.usage.web_searches)
                 self._read_iterations(part.usage.iterations or [])
         # The first event of the Messages API contains the usage of the request alone, in a message.
         self.is_final = self.is_final or bool(self.usage.tokens and (self._api == "openai" or body.usage))

@@ -171,6 +171,51 @@ async def test_cost_of_a_cache_of_an_hour_counts(tmp_path: Path) -> None:
     assert proxy.reported[0].usage.cost_usd == pytest.approx(0.8)
 
 
+SEARCH = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "x"}}
+OPENING = SEARCH | {"action": {"type": "open_page", "url": "https://example.com"}}
+ANSWER_OF_RESPONSES: dict[str, Any] = {"output": [SEARCH, OPENING, SEARCH], "usage": {"input_tokens": 1_000_000}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "kind", "parts"),
+    [
+        pytest.param(
+            "claude",
+            "/v1/messages",
+            "text/event-stream",
+            [
+                {"usage": {"input_tokens": 1_000_000, "server_tool_use": {"web_search_requests": count}}}
+                for count in (1, 2)
+            ],
+            id="messages",
+        ),
+        pytest.param("codex", "/v1/responses", "application/json", [ANSWER_OF_RESPONSES], id="responses"),
+        pytest.param(
+            "codex",
+            "/v1/responses",
+            "text/event-stream",
+            [
+                *({"type": "response.output_item.added", "item": each} for each in (SEARCH, SEARCH)),
+                *({"type": "response.output_item.done", "item": each} for each in (SEARCH, OPENING, SEARCH)),
+                {"type": "response.completed", "response": ANSWER_OF_RESPONSES},
+            ],
+            id="responses as a stream",
+        ),
+    ],
+)
+async def test_searches_of_the_server_have_their_price_with_an_ai_models_own_prices(
+    tmp_path: Path, provider: str, path: str, kind: str, parts: list[dict[str, Any]]
+) -> None:
+    encoded = [json.dumps(each).encode() for each in parts]
+    body = b"".join(b"data: %s\n\n" % each for each in encoded) if kind != "application/json" else encoded[0]
+    answer = answers(a_response(body, kind=kind))
+    async with a_proxy(tmp_path, answer, provider=provider, prices=Prices(input=1, output=10)) as proxy:
+        await proxy.send(a_request(path=path))
+
+    assert proxy.reported[0].usage.cost_usd == pytest.approx(1 + 2 * 0.01)
+    assert proxy.policy.budget.usage.cost_usd == pytest.approx(1 + 2 * 0.01)
+
+
 async def test_summaries_and_advice_of_other_models_count_at_their_prices(tmp_path: Path) -> None:
     """The server reports them apart from the rest."""
     iterations = [
