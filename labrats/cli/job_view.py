@@ -58,6 +58,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
     yield "attempts", str(job["attempts"])
+    yield "answered by", job.get("answeredBy") or ""
     yield "usage", usage_sentence(job.get("usage") or {})
     for name, value in (job.get("outputs") or {}).items():
         if name != "bundleBytes":  # for programs

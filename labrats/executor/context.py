@@ -208,6 +208,12 @@ class RunContext:
             if len(known) + 1 == MOST_REFUSED_HOSTS:
                 self.events.log("[network: further refused hosts are not listed]")
 
+    def note_model(self, name: str | None) -> None:
+        """Report the model that has answered, by its own name, if it is another one than before."""
+        outputs, name = self.events.outputs, self.events.field(name or "")
+        if name and name != outputs.answered_by:
+            self.events.report_outputs(msgspec.structs.replace(outputs, answered_by=name))
+
     def add_usage(self, usage: Usage) -> None:
         """Add to the attempt's usage. Raises GiveUp if the run then exceeds a limit."""
         self.events.report_usage(self.events.totals.provider + with_job_cost(usage, self.task))
@@ -218,6 +224,7 @@ class RunContext:
 
         model: the model that answered, if the job does not name one.
         """
+        self.note_model(model)
         self.set_final_usage(usage, model)
         self.check_limits()
 

@@ -170,6 +170,7 @@ class EventWriter:
             branch=self._unless_secret(outputs.branch),
             commit=self._unless_secret(outputs.commit),
             pull_request_url=self._unless_secret(outputs.pull_request_url),
+            answered_by=self._unless_secret(outputs.answered_by),
         )
         self.lines.write(OutputEvent(outputs=self.outputs, **self.lines.stamp()))
 

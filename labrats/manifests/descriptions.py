@@ -191,6 +191,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "bundleBytes": "The size of the git bundle with the new commits. Absent if there is none.",
         "keyExposed": "True if the agent could read the credentials of its model.",
         "refusedHosts": "Hosts, each with its port, that the network rule of the job has refused to the agent.",
+        "answeredBy": "The model that answered last, by its own name.",
     },
     CallbackStatus: {
         "phase": "The phase in the last settled message.",

@@ -308,6 +308,7 @@ class Outputs(Record):
     key_exposed:    True if the agent could read the credentials of its model, which could not be proxied.
     refused_hosts:  hosts, each with its port, that the job's network rule has refused to the agent, at most
                     MOST_REFUSED_HOSTS.
+    answered_by:    the model that answered last, by its own name; None if unknown.
     """
 
     base_commit: str | None = None
@@ -319,6 +320,7 @@ class Outputs(Record):
     bundle_bytes: int | None = None
     key_exposed: bool = False
     refused_hosts: tuple[str, ...] = ()
+    answered_by: str | None = None
 
     @property
     def is_bounded(self) -> bool:

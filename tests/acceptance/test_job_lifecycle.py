@@ -15,7 +15,7 @@ DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
     "config", "outputs", "metadata", "workspaceFiles", "deadlineAt", "configOrigins", "callback", "chainNext",
     "report", "published", "chainEnded", "session", "waiting", "rerunOf", "refusedHosts", "keyExposed", "isolation",
-    "concurrency", "supersededBy", "followUpOf", "resultSchema", "resultData", "retryRefused",
+    "answeredBy", "cancelledBy", "concurrency", "supersededBy", "followUpOf", "resultSchema", "resultData", "retryRefused",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User
         "cancelRequestedAt", "deadlineAt", "notBefore", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
         "parentJobId", "chainPath", "k8sJobName", "executorPodName", "callback", "chainNext", "chainEnded",
         "childJobId", "session", "rerunOf", "activity", "report", "published", "concurrency", "supersededBy",
-        "followUpOf", "resultSchema", "resultData", "retryRefused",
+        "followUpOf", "resultSchema", "resultData", "retryRefused", "cancelledBy", "answeredBy",
     }  # fmt: skip
     assert {field for field, value in detail.items() if value is None} == unknown
     assert detail["logs"] == []

@@ -99,9 +99,11 @@ def test_usage_is_reported_after_each_answer(cli: AgentCli, attempt_on: Prepare)
 def test_settings_of_the_job_reach_the_program(cli: AgentCli, attempt_on: Prepare, effort: str) -> None:
     with cli.serve(Says("ok")) as server:
         config = {"model": 'a-"test"-model', "effort": effort}
-        attempt_on(server, config=config, secrets={cli.key_names[0]: f"{KEY}\n"}).run()
+        attempt = attempt_on(server, config=config, secrets={cli.key_names[0]: f"{KEY}\n"})
+        attempt.run()
 
     assert server.requests[0]["model"] == 'a-"test"-model'
+    assert attempt.outcome.outputs.answered_by == server.requests[0]["model"]
     assert server.requests[0][cli.effort]["effort"] == effort
     assert server.key == KEY
 

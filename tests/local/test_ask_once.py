@@ -100,9 +100,10 @@ def test_path_of_the_endpoint_is_optional(attempt_on: Prepare, suffix: str) -> N
 
 def test_job_without_a_model_uses_the_first_of_the_server(attempt_on: Prepare) -> None:
     with chat_server(Says("ok"), models={"data": [{"id": "served/one"}, {"id": "other"}]}) as server:
-        attempt_on(server, config={"provider": "gemma", "model": "gemma"}).run()
+        attempt = attempt_on(server, config={"provider": "gemma", "model": "gemma"})
+        attempt.run()
 
-    assert server.requests[0]["model"] == "served/one"
+    assert server.requests[0]["model"] == attempt.outcome.outputs.answered_by == "served/one"
 
 
 @pytest.mark.parametrize("react_enabled", [False, True])

@@ -4021,6 +4021,12 @@ export interface components {
              */
             keyExposed: boolean;
             /**
+             * Answeredby
+             * @description The model that answered last, by its own name; null if that is not known.
+             * @example claude-sonnet-5-5
+             */
+            answeredBy: string | null;
+            /**
              * Refusedhosts
              * @description Hosts, each with its port, that `config.network` has refused to the agent; at most 50.
              * @example [
@@ -8483,6 +8489,7 @@ export interface operations {
                      *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
+                     *       "answeredBy": "claude-sonnet-5-5",
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],
@@ -9188,6 +9195,7 @@ export interface operations {
                      *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
+                     *       "answeredBy": "claude-sonnet-5-5",
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],
@@ -9498,6 +9506,7 @@ export interface operations {
                      *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
+                     *       "answeredBy": "claude-sonnet-5-5",
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],
@@ -10180,6 +10189,7 @@ export interface operations {
                      *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
+                     *       "answeredBy": "claude-sonnet-5-5",
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],

@@ -281,6 +281,10 @@ class JobDetail(JobItem):
     key_exposed: bool = Field(
         description="True if the agent could read the credentials of its model: a login, which cannot be proxied."
     )
+    answered_by: str | None = Field(
+        description="The model that answered last, by its own name; null if that is not known.",
+        examples=["claude-sonnet-5-5"],
+    )
     refused_hosts: list[str] = Field(
         description="Hosts, each with its port, that `config.network` has refused to the agent; at most 50.",
         examples=[["example.com:443"]],
@@ -388,6 +392,7 @@ def job_detail(
         "usage": usage_view(usage),
         "outputs": outputs_view(outputs),
         "keyExposed": outputs.key_exposed,
+        "answeredBy": outputs.answered_by,
         "refusedHosts": outputs.refused_hosts,
         "isolation": resolved.isolation,
         "session": _session(session),

@@ -269,6 +269,8 @@ class ClaudeEventTranslator:
                 if message.model != "<synthetic>":
                     self._pause_seconds = None
                     self._count_message(message.id, counts.as_usage(turns=1))
+                    if event.parent_tool_use_id is None:
+                        self._context.note_model(message.model)
             case ClaudeResult():
                 self._reported = event.usage_after(self._reported, resumed=self._context.session_id is not None)
                 self.result = event  # another result may follow

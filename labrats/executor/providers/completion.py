@@ -72,6 +72,7 @@ async def request_completion(
             context.set_final_usage(context.events.totals.provider + Usage(turns=1))
         raise
     log.end()
+    context.note_model(client.model)
     _warn_of_unknown_usage(context, completion)
     context.add_usage(completion.usage)
     return completion

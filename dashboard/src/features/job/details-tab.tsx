@@ -130,6 +130,10 @@ export function DetailsTab() {
               )}
             </dd>
           </div>
+          <div>
+            <dt>Answered by</dt>
+            <dd>{job.answeredBy ?? NOTHING}</dd>
+          </div>
           {job.keyExposed && (
             <div>
               <dt>Model key</dt>
