@@ -15,7 +15,8 @@ DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
     "config", "outputs", "metadata", "workspaceFiles", "deadlineAt", "configOrigins", "callback", "chainNext",
     "report", "published", "chainEnded", "session", "waiting", "rerunOf", "refusedHosts", "keyExposed", "isolation",
-    "answeredBy", "cancelledBy", "concurrency", "supersededBy", "followUpOf", "resultSchema", "resultData", "retryRefused",
+    "answeredBy", "cancelledBy",
+    "concurrency", "supersededBy", "followUpOf", "resultSchema", "resultData", "retryRefused",
 }  # fmt: skip
 
 
