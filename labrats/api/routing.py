@@ -67,8 +67,9 @@ class GuardedRoute(APIRoute):
         services = services_of(request)
         caller, credential = services.authenticator.authenticate(request)
         if caller.is_viewer and not self.is_open_to_viewers:
+            needed = "admin" if self.access is Access.ADMIN else "submit"
             message = "the scope `viewer` only reads, and neither payloads of deliveries nor facts about credentials"
-            raise ApiError(403, "forbidden", message)
+            raise ApiError(403, "forbidden", f"{message}; this needs an API key with the scope `{needed}`")
         if self.access is Access.ADMIN and not (caller.is_admin or caller.is_viewer):
             raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
         _refuse_unknown(request.query_params, self._query_names)

@@ -113,6 +113,10 @@ class Client:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER_FAILURE" in str(error):
+                plain = self.base_url.replace("https:", "http:", 1)
+                sentence = f"the server at {self.base_url} does not speak TLS; if it is your engine, use --url {plain}"
+                raise CommandError(sentence, ExitCode.USAGE) from error
             raise EngineUnreachable(f"no engine answers at {self.base_url}{self._hint(error)}") from error
         except httpx2.UnsupportedProtocol as error:
             raise CommandError(f"{self.base_url} is not an http or https URL", ExitCode.USAGE) from error
@@ -132,6 +136,10 @@ class Client:
         sentence = error_text(response)
         if response.status_code == httpx2.codes.UNAUTHORIZED:
             sentence += f"\nKey used: {self._credential.origin}.\n{API_KEY_HELP}"
+        if response.status_code == httpx2.codes.FORBIDDEN:
+            sentence += (
+                f"\nKey used: {self._credential.origin}. Another can be passed with --api-key or LABRATS_API_KEY."
+            )
         if response.status_code in _TEMPORARY:
             raise EngineUnreachable(sentence)
         raise CommandError(sentence, ExitCode.REFUSED if response.status_code in _REFUSALS else ExitCode.USAGE)

@@ -30,6 +30,7 @@ T = TypeVar("T")
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MAX_NAME_LENGTH: Final = 63
 _MAX_VALUE_BYTES: Final = 512 * 1024
+_MODEL_VENDORS: Final = ("anthropic", "claude", "openai", "codex")
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
@@ -52,7 +53,7 @@ def secrets_app(engine: EngineCommands) -> App:
         value = _read_value(name, key)
         _with_store(engine, data_dir, lambda store: put_value(store, name, key, value), note_new_folder)
         print_stderr(f"secret {name}: {key} set")
-        _warn_about_misspelling(key)
+        _warn_about_unread_key(name, key)
 
     @app.command(name="list")
     def list_secrets(*, data_dir: DataDir = None, json: Json = False) -> None:
@@ -180,15 +181,22 @@ def _read_value(name: str, key: str) -> str:
     return value
 
 
-def _warn_about_misspelling(key: str) -> None:
-    """Print a note if the key resembles a known key. MCP servers and webhook sources may read any other key."""
+def _warn_about_unread_key(name: str, key: str) -> None:
+    """Print a note if the key seems to be meant for a model, and no model reads it.
+
+    MCP servers and webhook sources may read any other key.
+    """
     from labrats.model.config import CREDENTIAL_NAMES
     from labrats.model.webhook_source import APP_ID, COMMITTER, PRIVATE_KEY, SIGNING_KEY, TOKEN
 
     known = sorted({name for names in CREDENTIAL_NAMES.values() for name in names})
-    similar = get_close_matches(key, [*known, APP_ID, PRIVATE_KEY, TOKEN, SIGNING_KEY, COMMITTER], n=1, cutoff=0.8)
-    if similar and key != similar[0]:
+    others = (APP_ID, PRIVATE_KEY, TOKEN, SIGNING_KEY, COMMITTER)
+    if key in known or key in others:
+        return
+    if similar := get_close_matches(key, [*known, *others], n=1, cutoff=0.8):
         print_stderr(f"note: {key} is not a known key; did you mean {similar[0]}?")
+    elif name in _MODEL_VENDORS or any(each.endswith(f"_{key.upper()}") for each in known):
+        print_stderr(f"note: no model reads {key}; the keys that models read are {', '.join(known)}")
 
 
 def _print_secrets(secrets: "list[Secret]", *, as_json: bool) -> None:

@@ -196,6 +196,12 @@ class SubmitOptions(SettingOptions, SetupOptions):
         if (found := _TARGET.fullmatch(self.report)) is None:
             message = f"--report {self.report}: write OWNER/REPO#ISSUE, or the URL of an issue or pull request"
             raise CommandError(message, ExitCode.USAGE)
+        if not parts and self.agent is None:
+            message = (
+                "--report says where to report, and nothing says what: add --report-with comment=final, or such "
+                "fields as check.name=NAME, or name an --agent that has a report"
+            )
+            raise CommandError(message, ExitCode.USAGE)
         repository, issue, pull_request = found.groups()
         numbers = {"issue": issue and int(issue), "pullRequest": pull_request and int(pull_request)}
         return parts | {"target": {"repository": repository} | _without_none(numbers)}

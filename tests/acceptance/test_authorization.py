@@ -227,6 +227,7 @@ async def test_viewer_sees_the_jobs_of_all_and_changes_none(engine: Engine, user
         ]
     assert [answer.status_code for answer in answers] == [403, 403, 403]
     assert "only reads" in answers[0].json()["error"]
+    assert "needs an API key with the scope `" in answers[0].json()["error"]
     assert (await user.job(job_id))["status"] == "failed"
 
 

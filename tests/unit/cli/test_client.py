@@ -232,3 +232,14 @@ def test_default_url_uses_the_port_of_the_environment(monkeypatch: pytest.Monkey
 
 def test_url_without_a_scheme_is_http() -> None:
     assert ApiOptions(url="localhost:4000").base_url == "http://localhost:4000"
+
+
+def test_https_to_an_engine_without_tls_says_to_use_http(labrats: Labrats, engine: ScriptedEngine) -> None:
+    ended = labrats("jobs", "--url", engine.url.replace("http:", "https:"))
+    assert ended.code == 2
+    assert f"does not speak TLS; if it is your engine, use --url {engine.url}\n" in ended.err
+
+
+def test_a_refusal_names_the_key_that_was_used(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/jobs", {"error": "this needs the scope `admin`", "code": "forbidden"}, status=403)
+    assert "Key used: " in labrats("jobs", "--api-key", "viewer-key").err

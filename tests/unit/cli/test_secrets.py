@@ -84,6 +84,11 @@ def test_set_warns_about_a_misspelled_key(set_secret: SetSecret) -> None:
     assert "did you mean ANTHROPIC_API_KEY?" in set_secret("a", "ANTROPIC_API_KEY", "test").err
 
 
+@pytest.mark.parametrize(("name", "key"), [("anthropic", "API_KEY"), ("mine", "api_key"), ("openai", "password")])
+def test_set_names_the_keys_that_models_read(set_secret: SetSecret, name: str, key: str) -> None:
+    assert f"no model reads {key}; the keys that models read are ANTHROPIC_API_KEY, " in set_secret(name, key, "t").err
+
+
 @pytest.mark.parametrize("key", ["CLAUDE_CODE_OAUTH_TOKEN", "token", "webhook-secret", "Authorization", "WIKI_TOKEN"])
 def test_set_does_not_warn_about_valid_keys(set_secret: SetSecret, key: str) -> None:
     assert "note:" not in set_secret("a", key, "test").err

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,17 @@ def test_submit_json_prints_one_document_per_line(labrats: Labrats, engine: Scri
         {"done": True, "status": "failed"},
     ]
     assert ended.err == ""
+
+
+def test_report_without_anything_to_write_says_what_is_missing(labrats: Labrats, engine: ScriptedEngine) -> None:
+    ended = labrats("submit", "-p", "x", "--report", "octo-org/api#7")
+    assert ended.code == 2
+    assert "add --report-with comment=final" in ended.err
+    assert not engine.requests
+
+
+def test_the_documented_jq_expression_reads_the_id(labrats: Labrats) -> None:
+    printed = json.loads(labrats("submit", "-p", "x", "--json").out)
+    documented = re.search(r"labrats submit .* --json \| jq -r \.(\w+)`", Path("README.md").read_text())
+    assert documented
+    assert printed[documented[1]] == "ir-3ab1c2d4"
