@@ -11,6 +11,8 @@ const NOT_CALLED: Readonly<Record<string, string>> = {
   'GET /api/agents/triggers': 'ignores filters; the test of an agent explains each trigger',
   'GET /api/agents/by-trigger/{trigger_name}':
     'the list of agents is loaded for other reasons, and has the trigger names',
+  'PUT /api/secrets/{name}': 'for programs: no page asks for a secret',
+  'DELETE /api/secrets/{name}': 'for programs: no page asks for a secret',
   'GET /api/stats': 'the facets of jobs have the same counts, with filters',
   'GET /api/config/sources': 'a stub for old front ends',
   'GET /api/config/sources/{source}': 'a stub for old front ends',
