@@ -68,6 +68,12 @@ async def health(recorder: CallRecorder, name: str) -> None:
     await recorder.call("GET", "/api/stats/breakdown", params={"by": "repo"})
     assert (await recorder.call("GET", "/api/system"))["version"]
     await recorder.call("GET", "/api/secrets")
+    secret = {"values": {"ANTHROPIC_API_KEY": "sk-test-0123456789"}}
+    may_write = (200, 400)  # on a cluster only with `api.writeSecrets`
+    await recorder.call("PUT", "/api/secrets/{}", name, json=secret, status=may_write)
+    await recorder.call("DELETE", "/api/secrets/{}", name, status=(200, 204, 400))
+    assert (await recorder.call("GET", "/api/pause"))["paused"] is False
+    assert (await recorder.call("PUT", "/api/pause", json={"paused": False}))["paused"] is False
     await recorder.call("GET", "/api/stats/timeseries", params={"metric": "jobs"}, status=(200, 422))
     await recorder.call("GET", "/api/auth/me")
     await recorder.call("GET", "/api/auth/oidc", status=(404, 501), follow_redirects=False)

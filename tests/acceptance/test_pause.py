@@ -60,3 +60,12 @@ async def test_everything_stops_by_a_pause_and_a_bulk_cancel_which_jobs_record(s
         assert answer.status_code == 202, answer.text
         ended = [await user.wait(job_id) for job_id in jobs]
         assert [(job["status"], job["cancelledBy"]) for job in ended] == [("cancelled", by)] * 3
+
+
+async def test_resuming_an_engine_without_settings_changes_nothing(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.admin() as admin:
+        assert (await pause(admin, False))["paused"] is False
+        answer = await admin.http.put("/api/config/defaults", json={"effort": "low"})
+        assert answer.status_code == 200, answer.text
+        assert (await admin.run())["status"] == "completed"

@@ -67,7 +67,8 @@ async def put_pause(request: Request, body: PauseBody) -> Response:
 
     async with services.catalog.changing:
         _, written = await compare_and_set(services.store, lambda: read_config(services), apply)
-        services.catalog.put(written)
+        if written.metadata.resource_version:  # empty if there are no settings, and nothing to resume
+            services.catalog.put(written)
     return json_response(_view(written))
 
 
