@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
 from tests.support.waiting import poll_intervals
 
 moment = datetime.fromisoformat
@@ -93,6 +93,9 @@ async def test_changed_slots_apply_while_jobs_run_and_wait(user: User, admin: Us
         await set_slots(admin, name, slots)
         for job_id in job_ids[:slots]:
             await user.wait(job_id, "active")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await active() < slots:  # the index follows the jobs
+                await asyncio.sleep(POLL_SECONDS)
         assert await active() == slots
 
     await set_slots(admin, name, 0)  # running jobs continue; no further job starts

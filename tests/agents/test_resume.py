@@ -113,7 +113,8 @@ def test_attempt_starts_over_if_the_program_does_not_know_the_session(
     conversation = words(server.requests[-1][cli.conversation])
     assert "Fix the bug." in conversation
     assert "touch made" not in conversation
-    assert second.outcome.outputs == Outputs(base_commit=head, files_changed=0)
+    model = server.requests[-1]["model"]
+    assert second.outcome.outputs == Outputs(base_commit=head, files_changed=0, answered_by=model)
 
 
 def kill_all_of(name: str) -> None:

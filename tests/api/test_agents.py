@@ -162,11 +162,11 @@ class TestChanging:
             "resourceVersion": changed["resourceVersion"],
         }
 
-    @pytest.mark.parametrize("name", ["developer-1", "developer-2"])
-    async def test_a_patch_ignores_the_name(self, admin: httpx2.AsyncClient, name: str) -> None:
+    async def test_a_patch_ignores_an_equal_name_and_refuses_another(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body())
-        answer = await admin.patch("/api/agents/developer-1", json={"name": name, "enabled": False})
-        assert answer.status_code == 200
+        refused = await admin.patch("/api/agents/developer-1", json={"name": "developer-2", "enabled": False})
+        answer = await admin.patch("/api/agents/developer-1", json={"name": "developer-1", "enabled": False})
+        assert (refused.status_code, answer.status_code) == (422, 200)
         assert (answer.json()["name"], answer.json()["enabled"]) == ("developer-1", False)
 
     async def test_the_next_request_sees_a_change(self, admin: httpx2.AsyncClient) -> None:
