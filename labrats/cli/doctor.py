@@ -15,6 +15,8 @@ from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
 from labrats.files.free_files import file_room
 from labrats.files.full_disk import problem_of_full_disk
+from labrats.model.agent_programs import AGENT_PROGRAMS
+from labrats.model.errors import RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import OPEN
 
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
 
 _VERSION_SECONDS: Final = 20.0
 _STYLES: Final = {"ok": "green", "missing": "yellow", "fails": "red"}
-_AGENT_PROGRAMS: Final = (
-    ("Claude Code", "claude", "@anthropic-ai/claude-code"),
-    ("Codex", "codex", "@openai/codex"),
-)
 _NEEDS_KUBERNETES: Final = "needs Kubernetes"
 _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
 _OPEN: Final = f"{_INSTALL_BUBBLEWRAP}, or set LABRATS_SANDBOX=false to run the agents of all callers without one"
@@ -55,8 +53,7 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
                 findings = asyncio.run(_examine_cluster(engine))
             else:
                 findings = [*examine(settings), *limits(settings)]
-                findings.append(_network_of_agents(settings, findings, keeps_open=engine.keeps_open_network()))
-                findings += triggers_of(engine.stored_agents())
+                findings += list(_of_stored_data(engine, findings))
             findings += unmet(settings, findings)
         if json:
             print_text(dumps([asdict(finding) for finding in findings]))
@@ -68,6 +65,17 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
         return ExitCode.OK if is_usable else ExitCode.CHECK_FAILED
 
     return doctor
+
+
+def _of_stored_data(engine: EngineCommands, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the findings in the data folder. findings: of this machine."""
+    try:
+        keeps_open, agents = engine.keeps_open_network(), engine.stored_agents()
+    except RetryLater as error:  # for example, the disk is full, which another finding says
+        yield Finding("stored data", "fails", str(error))
+        return
+    yield _network_of_agents(engine.settings(), findings, keeps_open=keeps_open)
+    yield from triggers_of(agents)
 
 
 async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
@@ -105,7 +113,7 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
 
     dropped = drop_relative_search_paths()  # as the engine does
     yield _program("git", "git", "install git: repositories are cloned with it")
-    for name, provider, package in _AGENT_PROGRAMS:
+    for provider, (name, package) in AGENT_PROGRAMS.items():
         if configured := {"claude": settings.claude_path, "codex": settings.codex_path}[provider]:
             yield _program(name, configured, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
         else:

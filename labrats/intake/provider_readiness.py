@@ -3,17 +3,11 @@
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.ai_model import AiModel
 from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.settings import EngineSettings
-
-_PROGRAMS: Final[Mapping[str, tuple[str, str]]] = {
-    "claude": ("Claude Code", "@anthropic-ai/claude-code"),
-    "codex": ("Codex", "@openai/codex"),
-}
-"""The name and the npm package of each provider's program."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ def provider_readiness(
         own = [each for each in ai_models if each.spec.provider == provider]
         if provider in LOCAL_PROVIDERS:
             yield _of_local_provider(provider, own)
-        elif provider not in _PROGRAMS:
+        elif provider not in AGENT_PROGRAMS:
             yield ProviderReadiness(provider)
         elif not on_cluster and (missing := _missing_program(provider, paths[provider])):
             yield missing
@@ -73,7 +67,7 @@ def _of_local_provider(provider: str, own: Sequence[AiModel]) -> ProviderReadine
 def _missing_program(provider: str, configured: str | None) -> ProviderReadiness | None:
     if shutil.which(configured or provider):
         return None
-    name, package = _PROGRAMS[provider]
+    name, package = AGENT_PROGRAMS[provider]
     if configured:
         return ProviderReadiness(provider, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
     return ProviderReadiness(provider, f"{name} is not installed", f"npm install -g {package}")

@@ -1,7 +1,10 @@
 """An engine whose disk is full: it says so everywhere, refuses writes, and goes on once there is space."""
 
+import asyncio
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +37,12 @@ def fill(path: Path) -> None:
     subprocess.run(["dd", "if=/dev/zero", f"of={path}", "bs=64k"], check=False, stderr=subprocess.DEVNULL)
 
 
+def run_doctor(engine: LocalEngine) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "labrats"), "doctor", "--json"]
+    environment = {"PATH": os.environ["PATH"], "LABRATS_DATA_DIR": str(engine.data_dir)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 async def test_full_disk_is_named_wherever_somebody_looks_and_needs_no_restart(
     small_disk: Path, small_engine: LocalEngine
 ) -> None:
@@ -46,6 +55,7 @@ async def test_full_disk_is_named_wherever_somebody_looks_and_needs_no_restart(
         ready = await admin.get("/ready")
         system = (await admin.get("/api/system")).json()["disk"]
         metrics = (await admin.get("/metrics")).text
+        doctor = await asyncio.to_thread(run_doctor, small_engine)
         alive = await admin.get("/health")
         filler.unlink()
         accepted = await admin.post("/api/jobs/submit", a_submission())
@@ -58,5 +68,8 @@ async def test_full_disk_is_named_wherever_somebody_looks_and_needs_no_restart(
         assert "is full (" in answer.json()["error"]
         assert int(answer.headers["Retry-After"]) == 60
     assert "is full" in system["problem"]
+    [disk] = (each for each in json.loads(doctor.stdout) if each["check"] == "disk")
+    assert (disk["result"], doctor.returncode) == ("fails", 1)
+    assert "is full" in disk["detail"]
     assert "\nlabrats_disk_full 1.0" in metrics
     assert (alive.status_code, accepted.status_code, again.status_code) == (200, 201, 200)

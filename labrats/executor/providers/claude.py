@@ -29,6 +29,7 @@ from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import without_dialect
 from labrats.executor.usage_limits import UsageLimits
 from labrats.files.trees import remove_path
+from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -91,7 +92,7 @@ _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|A
 
 async def run(context: RunContext) -> str | StructuredAnswer:
     """Let Claude Code work on the prompt in the workspace. Return its final answer."""
-    program = find_program(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
+    program = find_program(context, "claude", *AGENT_PROGRAMS["claude"])
     environment = _environment(context)
     options = [*_FIXED_OPTIONS, *_options(context), *_write_configuration(context, Path(environment["HOME"]))]
     files = SessionFiles(context.home, context.session_id)

@@ -35,6 +35,7 @@ from labrats.executor.providers.codex_events import CodexEventTranslator, Thread
 from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, without_requested_lines
 from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import is_strict, without_dialect
+from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.codex_login import RENEWAL_VARIABLE, RENEWED_BY_ENGINE, CodexLogin
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -42,8 +43,8 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
 
-_WITHOUT_MAX: Final = re.compile(r"(gpt-5(\.[0-5])?|o\d)(?![\w.])")
-"""Models whose highest effort is `xhigh`, as Codex lists them."""
+_WITHOUT_MAX: Final = frozenset({"gpt-5.5"})
+"""The models in the list of Codex whose highest effort is `xhigh`."""
 
 _RENEWAL_SECONDS: Final = 1.0
 """Pause before the attempt with the renewed login."""
@@ -82,7 +83,7 @@ _VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  
 
 async def run(context: RunContext) -> str:
     """Let Codex work on the prompt in the workspace. Return its final answer."""
-    program = find_program(context, "codex", "Codex", "@openai/codex")
+    program = find_program(context, "codex", *AGENT_PROGRAMS["codex"])
     if not context.task.endpoint and not _has_credentials(context):  # only a self-hosted server may need none
         raise GiveUp(FailedCode.AUTH, missing_credentials_message("Codex", context.task))
     environment = {**context.agent_environment(), **_VARIABLES, **_login_variables(context)}
@@ -226,7 +227,7 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
     if config.model and config.model != config.provider:  # the provider's name stands for its default model
         top["model"] = config.model
     if config.effort:
-        is_limited = config.effort == "max" and _WITHOUT_MAX.match(config.model or "")
+        is_limited = config.effort == "max" and config.model in _WITHOUT_MAX
         top["model_reasoning_effort"] = "xhigh" if is_limited else config.effort
     if limits_model_server(config.network, context.task.endpoint):
         top["web_search"] = "disabled"  # the model's server would search, and open any address
