@@ -32,15 +32,32 @@ async def test_paused_engine_starts_no_attempt_until_it_is_resumed_also_after_a_
         refused = await user.http.put("/api/pause", json={"paused": False})
         resumed = await pause(admin, False)
 
-        assert (paused["paused"], paused["reason"], paused["by"]) == (True, "the bill", admin.key_id or paused["by"])
+        assert (paused["paused"], paused["reason"], paused["by"]) == (True, "the bill", after["by"])
         assert after == paused
         assert paused["since"]
+        assert paused["by"]
         assert reason == still["reason"] == "paused_by_admin"
         assert still["estimateSeconds"] is None
         assert goes_on == "active"
         assert refused.status_code == 403
         assert resumed == {"paused": False, "reason": "", "by": None, "since": None}
         assert (await user.wait(waiting))["status"] == "completed"
+
+
+async def test_pause_holds_new_jobs_on_every_backend_and_a_cancelled_one_names_the_caller(
+    user: User, admin: User
+) -> None:
+    await pause(admin, True, reason="the bill")
+    try:
+        waiting, cancelled = await user.submit(), await user.submit()
+        reason = (await user.wait(waiting, "waiting"))["waiting"]["reason"]
+        named = (await user.cancel(cancelled))["cancelledBy"]
+    finally:
+        await pause(admin, False)
+
+    assert reason == "paused_by_admin"
+    assert named == user.key_id
+    assert (await user.wait(waiting))["status"] == "completed"
 
 
 async def test_everything_stops_by_a_pause_and_a_bulk_cancel_which_jobs_record(start_engine: EngineFactory) -> None:

@@ -1,17 +1,23 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 
-import { actOnJobs, facetsQuery, type JobFilter } from '../../api/jobs';
+import { actOnJobs, facetsQuery, type JobFacets, type JobFilter } from '../../api/jobs';
 import { pauseQuery, pauseWords, setPause, type Pause } from '../../api/pause';
 import { counted } from '../../lib/format';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Field } from '../../ui/field';
 import { Panel } from '../../ui/page';
+import { describe } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import styles from './settings.module.css';
 
 const UNFINISHED: JobFilter = { status: ['waiting', 'active'] };
+
+function unfinished(facets: JobFacets | undefined): number {
+  const rows = facets?.status.filter(({ value }) => value === 'waiting' || value === 'active') ?? [];
+  return rows.reduce((sum, { count }) => sum + count, 0);
+}
 
 /** Pauses, resumes and stops the whole engine. */
 export function PausePanel() {
@@ -20,9 +26,6 @@ export function PausePanel() {
   const facets = useQuery(facetsQuery(UNFINISHED));
   const [asked, setAsked] = useState<'pause' | 'stop'>();
   const [reason, setReason] = useState('');
-  const jobs = (facets.data?.status ?? [])
-    .filter(({ value }) => value === 'waiting' || value === 'active')
-    .reduce((sum, each) => sum + each.count, 0);
   const close = () => setAsked(undefined);
   const done = (changed: Pause, words: string) => {
     queries.setQueryData(pauseQuery.queryKey, changed);
@@ -33,23 +36,22 @@ export function PausePanel() {
   const stop = async () => {
     const changed = await setPause(true, reason);
     queries.setQueryData(pauseQuery.queryKey, changed);
-    const counts = await queries.query({ ...facetsQuery(UNFINISHED), staleTime: 0 });
-    const expected = counts.status
-      .filter(({ value }) => value === 'waiting' || value === 'active')
-      .reduce((sum, each) => sum + each.count, 0);
+    const expected = unfinished(await queries.query({ ...facetsQuery(UNFINISHED), staleTime: 0 }));
     if (expected > 0) await actOnJobs('cancel', UNFINISHED, expected);
     return changed;
   };
+  const resume = useMutation({
+    mutationFn: () => setPause(false),
+    onSuccess: (changed) => done(changed, 'The engine starts jobs again.'),
+    onError: (error) => toast(describe(error).message, 'error'),
+  });
   return (
     <Panel title="Pause and stop">
       <div className={styles.links}>
         <p>{pause?.paused ? pauseWords(pause) : 'The engine starts jobs.'}</p>
         <div style={{ display: 'flex', flexWrap: 'wrap', gap: 8 }}>
           {pause?.paused ? (
-            <Button
-              isChanging
-              onClick={() => void setPause(false).then((changed) => done(changed, 'The engine starts jobs again.'))}
-            >
+            <Button isChanging isBusy={resume.isPending} onClick={() => resume.mutate()}>
               Resume
             </Button>
           ) : (
@@ -79,7 +81,7 @@ export function PausePanel() {
             No attempt starts until somebody resumes the engine, also after a restart.{' '}
             {asked === 'pause'
               ? 'Running attempts go on, and submissions are accepted.'
-              : `${counted(jobs, 'waiting or running job')} will be cancelled.`}
+              : `${counted(unfinished(facets.data), 'waiting or running job')} will be cancelled.`}
           </p>
           <Field label="Reason">
             {(ids) => (
