@@ -16,6 +16,7 @@ from labrats.cli.key_values import RepeatedOption
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import one_line, print_stderr, print_table, print_text
 from labrats.cli.submit_options import SetupOptions, network_rule, read_schema, variables
+from labrats.model.effort import Effort
 
 agents_app: Final = App(name="agent", help="List, show, create, change, delete and seed agents.")
 _SEEDED_FIELDS: Final = {
@@ -131,7 +132,7 @@ class AgentOptions(SetupOptions):
     """The provider of its jobs: claude, codex, vllm, gemma, qwen or mock."""
     model: str | None = None
     """The model of its jobs, by the name that the provider uses."""
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     """The reasoning effort of its jobs."""
     network: str | None = None
     """The hosts that its jobs may reach: open, public, none, or names and presets with commas (npm,*.example.com)."""

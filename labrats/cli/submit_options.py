@@ -15,6 +15,7 @@ from cyclopts import Group, Parameter
 from labrats.cli.durations import parse_ms
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.key_values import RepeatedOption, parse_pairs
+from labrats.model.effort import Effort
 
 _SETTINGS: Final = Group("Settings", sort_key=1)
 _WORKSPACE: Final = Group("Workspace", sort_key=2)
@@ -37,7 +38,7 @@ class SettingOptions:
     """The provider: claude, codex, vllm, gemma, qwen or mock."""
     model: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The model, by the name that the provider uses."""
-    effort: Annotated[Literal["low", "medium", "high", "xhigh", "max"] | None, Parameter(group=_SETTINGS)] = None
+    effort: Annotated[Effort | None, Parameter(group=_SETTINGS)] = None
     """The reasoning effort of the model."""
     timeout: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The maximum time of an attempt: 90s, 10m, 1h30m. [default: 55m]"""

@@ -20,10 +20,10 @@ FEWEST_ENDED: Final = 5
 _IN_GROUP: Final = "provider = ? AND model = ?"
 
 
-class Pace(NamedTuple):
+class RunTimes(NamedTuple):
     """The run times of the jobs of one provider and model, in seconds.
 
-    ended: run times of the latest ones that have ended. running: the times for which those that hold a slot have run.
+    ended: of the latest jobs that have ended. running: of those that hold a slot, until now.
     """
 
     ended: Sequence[float]
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
     position: int
     holders: Sequence[tuple[str, str]]
-    pace: Pace
+    run_times: RunTimes
 
 
 class Position(NamedTuple):
@@ -61,7 +61,7 @@ class Position(NamedTuple):
 
     position: int
     active: int
-    pace: Pace
+    run_times: RunTimes
 
 
 class Queue(NamedTuple):
@@ -90,7 +90,7 @@ def place_of(db: apsw.Connection, job: Job, aging_seconds: float, now: datetime)
         f"SELECT id, owner FROM jobs WHERE status = 'active' AND {_IN_GROUP} ORDER BY created",  # noqa: S608
         group,
     ).fetchall()
-    return Place(int(ahead) + 1, [(str(job_id), str(owner)) for job_id, owner in holders], _pace(db, group, now))
+    return Place(int(ahead) + 1, [(str(job_id), str(owner)) for job_id, owner in holders], _run_times(db, group, now))
 
 
 def positions_of(
@@ -111,7 +111,7 @@ def positions_of(
     """  # noqa: S608
     rows: list[Any] = db.execute(query, (*job_ids, now.timestamp(), aging_seconds, *job_ids)).fetchall()
     groups = {(str(provider), str(model)) for _, provider, model, _ in rows}
-    loads = {group: (_active_jobs(db, group), _pace(db, group, now)) for group in groups}
+    loads = {group: (_active_jobs(db, group), _run_times(db, group, now)) for group in groups}
     return {
         str(job_id): Position(int(ahead) + 1, *loads[str(provider), str(model)])
         for job_id, provider, model, ahead in rows
@@ -172,18 +172,18 @@ def all_queues(db: apsw.Connection) -> list[Queue]:
     ]
 
 
-def _pace(db: apsw.Connection, group: Group, now: datetime) -> Pace:
+def _run_times(db: apsw.Connection, group: Group, now: datetime) -> RunTimes:
     query = f"SELECT ? - first_started FROM jobs WHERE status = 'active' AND {_IN_GROUP} AND first_started IS NOT NULL"  # noqa: S608
     running = [max(float(seconds), 0.0) for (seconds,) in db.execute(query, (now.timestamp(), *group))]
-    return Pace(_run_times(db, group), running)
+    return RunTimes(_ended_run_times(db, group), running)
 
 
 def _usual_seconds(db: apsw.Connection, group: Group) -> float | None:
-    seconds = _run_times(db, group)
+    seconds = _ended_run_times(db, group)
     return median(seconds) if seconds else None
 
 
-def _run_times(db: apsw.Connection, group: Group) -> list[float]:
+def _ended_run_times(db: apsw.Connection, group: Group) -> list[float]:
     query = (
         f"SELECT ran FROM jobs WHERE {_IN_GROUP} AND ran IS NOT NULL"  # noqa: S608
         f" ORDER BY created DESC LIMIT {RECENT_JOBS}"

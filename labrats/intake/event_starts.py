@@ -56,7 +56,7 @@ async def reserve_starts(
 
 
 async def release_starts(store: Store, source: WebhookSource, thread: str, fingerprint: str) -> None:
-    """Count the jobs of an event no more, since it has started none. Raises NotFound, RetryLater."""
+    """Give back what an event has reserved, since it has started no job. Raises NotFound, RetryLater."""
     end = f":{fingerprint[:_FINGERPRINT_CHARACTERS]}"
 
     def change(stored: WebhookSource) -> WebhookSource:

@@ -22,7 +22,6 @@ from labrats.api.routes.resources import (
 )
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import (
-    Effort,
     IsolationLevel,
     IsolationName,
     Label,
@@ -46,6 +45,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
 from labrats.intake.validation import check_result_schema
 from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, CiLoop, FailurePolicy, Trigger
+from labrats.model.effort import Effort
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.instruction import AiInstruction
 from labrats.model.record import Metadata

@@ -12,11 +12,12 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.resources import ResourceVersion
 from labrats.api.routing import api_router, services_of
-from labrats.api.schemas.base import Effort, Label, Provider, RequestBody, ResponseBody, optional
+from labrats.api.schemas.base import Label, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import FILE_NAME, QUANTITY, SHA256, WEB_ADDRESS
 from labrats.api.services import Services
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
 from labrats.model.config import LOCAL_PROVIDERS
+from labrats.model.effort import Effort
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata
 from labrats.ports import compare_and_set

@@ -13,10 +13,11 @@ from labrats.api.http.multipart import FORM
 from labrats.api.openapi import answers
 from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_view
 from labrats.api.routing import api_router, caller_of, services_of
-from labrats.api.schemas.base import LONGEST_LABEL, Effort, Label, Provider, RequestBody, ResponseBody
+from labrats.api.schemas.base import LONGEST_LABEL, Label, Provider, RequestBody, ResponseBody
 from labrats.api.schemas.submission import ConfigBody, PipelineBody, Submission, job_request
 from labrats.api.services import Services
 from labrats.model.ai_model import AiModel
+from labrats.model.effort import Effort
 from labrats.model.errors import Invalid, Problem
 from labrats.model.pdf import begins_as_pdf
 

@@ -125,7 +125,7 @@ async def waiting_view(services: Services, job: Job, caller: Caller) -> dict[str
     """Return the JSON that WaitingView describes, for a Pending job."""
     now = services.clock.now()
     place = await services.job_index.place_of(job, services.settings.priority_aging_seconds, now)
-    position = Position(place.position, len(place.holders), place.pace)
+    position = Position(place.position, len(place.holders), place.run_times)
     (view,) = await _place_views(services, [(job, position)])
     return view | {"holders": [job_id for job_id, owner in place.holders if caller.may_see(owner)]}
 
@@ -193,5 +193,5 @@ def _reason(
 
 def _estimate(position: Position, slots: Slots, delay: timedelta) -> int | None:
     """Return the seconds until the job starts, if jobs run as long as usual; None if that is unknown."""
-    seconds = position.pace.seconds_until_start(position.position, slots.count)
+    seconds = position.run_times.seconds_until_start(position.position, slots.count)
     return None if seconds is None else math.ceil(max(seconds, delay.total_seconds()))

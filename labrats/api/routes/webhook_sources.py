@@ -21,13 +21,14 @@ from labrats.api.routes.resources import (
     update_resource,
 )
 from labrats.api.routing import api_router, caller_of, services_of
-from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
+from labrats.api.schemas.base import Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
 from labrats.api.schemas.report import ReportBody, ReportView, report_of
 from labrats.api.schemas.submission import ConfigBody, job_config
 from labrats.api.services import Services
 from labrats.model.condition import Condition
 from labrats.model.core_resources import Secret
+from labrats.model.effort import Effort
 from labrats.model.errors import Conflict, Invalid, Problem
 from labrats.model.job import KeyReference
 from labrats.model.record import Metadata

@@ -35,7 +35,6 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAM
 """The name of a resource, as in Kubernetes: lower-case letters, digits, dashes and dots."""
 
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
-Effort = Literal["low", "medium", "high", "xhigh", "max"]
 IsolationName = Literal["process", "sandbox", "container", "vm"]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from labrats.api.schemas.base import Effort, IsolationLevel, Label, Provider, RequestBody, int_if_whole
+from labrats.api.schemas.base import IsolationLevel, Label, Provider, RequestBody, int_if_whole
 from labrats.api.schemas.concurrency import ConcurrencyBody, concurrency_from
 from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
@@ -23,6 +23,7 @@ from labrats.intake.request import JobRequest, RepoAddress
 from labrats.intake.reruns import Changes
 from labrats.model.caller import Caller
 from labrats.model.config import JobConfig
+from labrats.model.effort import Effort
 from labrats.model.errors import AccessDenied, Invalid, Problems
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import parse_git_repo

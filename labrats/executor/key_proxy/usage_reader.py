@@ -80,7 +80,6 @@ class _Counts(msgspec.Struct, frozen=True):
         )
 
 
-_SEARCH_CALL: Final = "web_search_call"
 _ANSWER: Final = "message"
 """Type of the iterations that are also in the other counts."""
 
@@ -111,7 +110,7 @@ class _Item(msgspec.Struct, frozen=True):
 
     @property
     def is_search(self) -> bool:
-        return self.type == _SEARCH_CALL and (self.action is None or self.action.type == "search")
+        return self.type == "web_search_call" and (self.action is None or self.action.type == "search")
 
 
 class _ItemEvent(msgspec.Struct, frozen=True):
@@ -184,7 +183,7 @@ def _is_overload(line: bytes) -> bool:
 
 def _searches_in(line: bytes) -> int:
     """Return the number of searches in an event, or a body, of the Responses API. Its last event repeats them."""
-    if _SEARCH_CALL.encode() not in line:
+    if b"web_search_call" not in line:
         return 0
     try:
         event = _ITEM_DECODER.decode(line.removeprefix(b"data:"))

@@ -61,6 +61,11 @@ class ErrorResponse(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     @property
+    def is_too_large(self) -> bool:
+        """True if the request has too many bytes: a proxy before the server refuses it, however it is asked."""
+        return self.status == 413
+
+    @property
     def code(self) -> FailedCode:
         if self.status in (400, 422, 500) and _TOO_LONG.search(self.reason):
             return FailedCode.CONTEXT_TOO_LONG

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _KEY: Final = "OPENAI_API_KEY"
 _REJECTED: Final = (400, 422, 501)
-_TOO_LARGE: Final = 413
 _TEMPLATE_TOKENS: Final = 64
 """Generous bound on the tokens that the model's chat template adds to a prompt."""
 
@@ -52,7 +51,7 @@ async def ask_once(context: RunContext, client: "ChatClient", silence_timer: Sil
     try:
         completion = await request_completion(context, client, silence_timer, messages, {**limit, **form})
     except ErrorResponse as error:
-        if limit and error.code is FailedCode.CONTEXT_TOO_LONG and error.status != _TOO_LARGE:
+        if limit and error.code is FailedCode.CONTEXT_TOO_LONG and not error.is_too_large:
             # The prompt may fit without a limit: the answer then gets the rest of the window.
             fields = form
         elif form and error.status in _REJECTED:

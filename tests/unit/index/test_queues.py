@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from labrats.index.queues import Pace
+from labrats.index.queues import RunTimes
 
 MINUTES_5 = [300.0] * 5
 
@@ -27,4 +27,4 @@ MINUTES_5 = [300.0] * 5
 def test_the_start_counts_the_holders_run_times(
     ended: Sequence[float], running: Sequence[float], position: int, slots: int, expected: float | None
 ) -> None:
-    assert Pace(ended, running).seconds_until_start(position, slots) == expected
+    assert RunTimes(ended, running).seconds_until_start(position, slots) == expected

@@ -43,7 +43,6 @@ _FILL_AFTER_SHRINKING: Final = 0.75
 conversation each time, so that the server could not use its cache.
 """
 
-_TOO_LARGE: Final = 413
 _INVALID_REQUEST: Final = frozenset({400, 422})
 _SERVER_ERRORS: Final = frozenset({500, 501})
 _CHANGING_TOOLS: Final = (WriteFile, EditFile, RunCommand)
@@ -84,7 +83,7 @@ class ReactAgent:
     call_counts:          the number of executed calls by tool.
     format_errors:        the number of consecutive answers without a call.
     has_changed_a_file:   True once a call has written or edited one.
-    has_failed_check:     True if the latest command has failed.
+    last_command_failed:  False as long as there is none.
     """
 
     context: RunContext
@@ -101,7 +100,7 @@ class ReactAgent:
     was_asked_for_answer: bool = False
     was_asked_to_finish: bool = False
     has_changed_a_file: bool = False
-    has_failed_check: bool = False
+    last_command_failed: bool = False
 
     async def work(self) -> str:
         """Ask, execute calls, and repeat, until the model answers or a limit is reached."""
@@ -170,20 +169,25 @@ class ReactAgent:
         if not self.call_counts:
             self._use_fallback_format("the model has called no tool")
             return None
-        if not completion.text.strip():
-            if self._accepts(completion.text):
-                return completion.text
-            self._append(Turn(completion.text, remark=_ASK_FOR_ANSWER))
-            return None
-        if not self.was_asked_to_finish:
+        text = completion.text
+        if not text.strip():
+            if self._accepts(text):
+                return text
+            self._append(Turn(text, remark=_ASK_FOR_ANSWER))
+        elif self.was_asked_to_finish:
+            self._check_finished(text)
+            return text
+        else:
             self.was_asked_to_finish = True
-            self._append(Turn(completion.text, remark=_ASK_TO_FINISH))
-            return None
-        if self.has_failed_check and not self.has_changed_a_file:
+            self._append(Turn(text, remark=_ASK_TO_FINISH))
+        return None
+
+    def _check_finished(self, text: str) -> None:
+        """Raise GiveUp if the model has announced work in place of doing it, as far as its calls show that."""
+        if self.last_command_failed and not self.has_changed_a_file:
             problem = "its last command failed and it changed no file"
-            reason = f"the model ended without `finish`, although {problem}: {completion.text[:_TEXT_CHARACTERS]}"
+            reason = f"the model ended without `finish`, although {problem}: {text[:_TEXT_CHARACTERS]}"
             raise GiveUp(FailedCode.AGENT_ERROR, reason)
-        return completion.text
 
     def _handle_format_error(self, completion: Completion) -> str | None:
         self.format_errors += 1
@@ -231,7 +235,7 @@ class ReactAgent:
     def _note(self, call: ToolArguments, observation: Observation) -> None:
         """Take note of what decides whether a text without `finish` is the answer."""
         if isinstance(call, RunCommand):
-            self.has_failed_check = observation.is_error
+            self.last_command_failed = observation.is_error
         elif isinstance(call, _CHANGING_TOOLS) and not observation.is_error:
             self.has_changed_a_file = True
 
@@ -240,9 +244,7 @@ class ReactAgent:
 
     def _adapt_to(self, error: ErrorResponse) -> None:
         """Change the next request so that the server may accept it. Raises the error if nothing is left to change."""
-        if error.status == _TOO_LARGE:  # a proxy before the server limits the bytes, also of the first request
-            raise error
-        if error.code is FailedCode.CONTEXT_TOO_LONG and self._can_shrink:
+        if error.code is FailedCode.CONTEXT_TOO_LONG and self._can_shrink and not error.is_too_large:
             self.tokens_per_character *= 1.5
             # Some servers add the limit on the answer to the length of the prompt.
             self.answer_tokens = max(self.answer_tokens // 2, _SHORTEST_ANSWER_TOKENS)
