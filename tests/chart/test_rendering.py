@@ -123,7 +123,7 @@ def _is_policy_of_jobs(each: Any) -> bool:
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
 async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values: dict[str, Any]) -> None:
     rendered = helm("template", "labrats", CHART, "--namespace", namespace, values=values)
-    kubectl = (build_programs() / "kubectl", "--kubeconfig", helm.kubeconfig, "--namespace", namespace)
+    kubectl = (build_programs() / "kubectl", "--kubeconfig", helm.kubeconfig)
     output = run(*kubectl, "apply", "--server-side", "--dry-run=server", "--filename", "-", stdin=rendered)
     assert len(output.splitlines()) == len(objects(rendered))
 
@@ -219,11 +219,11 @@ def test_cluster_wide_objects_are_the_fence_and_the_priority_class(helm: Helm) -
     assert kinds == {"PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
 
-def test_permissions_have_no_wildcards_and_stay_in_the_namespace(helm: Helm) -> None:
+def test_permissions_have_no_wildcards_and_stay_in_their_namespaces(helm: Helm) -> None:
     rendered = objects(template())
     roles = [each for each in rendered if each["kind"] == "Role"]
-    assert len(roles) == 5
-    assert "*" not in json.dumps([role["rules"] for role in roles])
+    assert len(roles) == 6
+    assert "*" not in json.dumps([role.get("rules") for role in roles])
     assert not {"ClusterRole", "ClusterRoleBinding"} & {each["kind"] for each in rendered}
 
 
@@ -306,6 +306,15 @@ def test_each_component_with_a_lease_may_change_its_own_one_only(helm: Helm) -> 
         leases = [rule for rule in rules if "leases" in rule["resources"]]
         assert [rule["verbs"] for rule in leases if "resourceNames" not in rule] == [["create"]]
         assert [rule["resourceNames"] for rule in leases if "update" in rule["verbs"]] == [[lease]]
+
+
+def test_the_controller_alone_may_read_the_leases_of_nodes(helm: Helm) -> None:
+    beyond = [each for each in objects(template()) if each["metadata"].get("namespace") == "kube-node-lease"]
+    role, binding = (next(each for each in beyond if each["kind"] == kind) for kind in ("Role", "RoleBinding"))
+    assert role["rules"] == [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["labrats-controller"]
+    assert len(beyond) == 2
 
 
 def test_every_component_accepts_connections_to_its_own_ports_only(helm: Helm) -> None:

@@ -8,6 +8,7 @@ from labrats.backends.kubernetes.batch_objects import (
     JOB_LABEL,
     ConfigMapObject,
     JobObject,
+    LeaseObject,
     PodObject,
     ServiceObject,
 )
@@ -22,7 +23,12 @@ _OF_ATTEMPTS: Final = {"labelSelector": JOB_LABEL}
 _READ_JOB: Final = msgspec.json.Decoder(JobObject).decode
 _READ_POD: Final = msgspec.json.Decoder(PodObject).decode
 _READ_SERVICE: Final = msgspec.json.Decoder(ServiceObject).decode
+_READ_LEASE: Final = msgspec.json.Decoder(LeaseObject).decode
 _READ_CONFIG_MAP: Final = msgspec.json.Decoder(ConfigMapObject).decode
+
+
+_NODE_LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+"""The Leases that nodes renew every ten seconds, by default. A node's Lease is deleted with the node."""
 
 
 class BatchClient:
@@ -66,6 +72,13 @@ class BatchClient:
         except NotFound:
             return None
         return {*found.data, *found.binary_data}
+
+    async def node_report(self, node: str) -> str | None:
+        """Return when a node last reported that it lives, by its own clock; None if the cluster has no such node."""
+        try:
+            return _READ_LEASE(await self.client.request("GET", f"{_NODE_LEASES}/{node}")).spec.renew_time
+        except NotFound:
+            return None
 
     async def service_addresses(self, name: str) -> tuple[str, ...]:
         """Return the cluster's addresses of a Service, one of each family; none if it does not exist."""

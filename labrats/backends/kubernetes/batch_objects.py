@@ -201,6 +201,14 @@ class ServiceObject(_Part, frozen=True, kw_only=True):
     spec: ServiceSpec = ServiceSpec()
 
 
+class LeaseSpec(_Part, frozen=True, kw_only=True):
+    renew_time: str = ""
+
+
+class LeaseObject(_Part, frozen=True, kw_only=True):
+    spec: LeaseSpec = LeaseSpec()
+
+
 class ConfigMapSource(_Part, frozen=True, kw_only=True):
     name: str = ""
     items: tuple[KeyToPath, ...] = ()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodObject
 from labrats.model.attempt_name import AttemptName
@@ -16,6 +17,8 @@ class ObservedAttempt:
     job_exists: False once the Job is known to be deleted.
     pods:       existing pods by name.
     last_pod:   last observed state of the pod that started, or else of the latest one. It outlives the pod.
+    vanished:   pods by name that the cluster removed, though their node has not reported that they ended.
+    deadline:   time at which the cluster ends the attempt; None if it is unknown.
     changed:    event that is set, and replaced by a new one, after every change.
     """
 
@@ -24,6 +27,8 @@ class ObservedAttempt:
     job_exists: bool = False
     pods: dict[str, PodObject] = field(default_factory=dict)
     last_pod: PodObject | None = None
+    vanished: dict[str, PodObject] = field(default_factory=dict)
+    deadline: datetime | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -91,7 +96,12 @@ class ObservedAttempt:
     @property
     def is_over(self) -> bool:
         """True once nothing of the attempt runs or will run."""
-        return self.creates_no_more_pods and not self.living_pods
+        return self.creates_no_more_pods and not self.may_run
+
+    @property
+    def may_run(self) -> bool:
+        """True while something of the attempt may run, on a node that cannot be reached, too."""
+        return bool(self.living_pods or self.vanished)
 
     @property
     def is_known(self) -> bool:
@@ -111,7 +121,10 @@ class ObservedAttempt:
         if self.job_exists and self.job and not job.metadata.is_newer_than(self.job.metadata):
             return
         self.job, self.job_exists = job, True
+        if (created_at := job.metadata.creation_timestamp) and (seconds := job.spec.active_deadline_seconds):
+            self.deadline = created_at + timedelta(seconds=seconds)
         self.pods = {name: pod for name, pod in self.pods.items() if self._owns(pod)}
+        self.vanished = {name: pod for name, pod in self.vanished.items() if self._owns(pod)}
         if self.last_pod and not self._owns(self.last_pod):
             self.last_pod = max(self.pods.values(), key=_rank, default=None)
         self.notify_change()
@@ -137,11 +150,24 @@ class ObservedAttempt:
         found = {pod.name for pod in pods}
         for pod in pods:
             self.update_pod(pod)
-        self.pods = {name: pod for name, pod in self.pods.items() if name in found}
+        for pod in [pod for name, pod in self.pods.items() if name not in found]:
+            self.remove_pod(pod)
 
     def remove_pod(self, pod: PodObject) -> None:
-        if self.pods.pop(pod.name, None):
-            self.notify_change()
+        """Note that the cluster has removed a pod, whose last state is `pod`."""
+        has_ended = pod.is_over or pod.lost_with_its_node or not pod.spec.node_name
+        is_known = self.pods.pop(pod.name, None) is not None
+        if is_known and not has_ended:
+            self.vanished[pod.name] = pod
+        elif has_ended and pod.name in self.vanished:  # a list was ahead of the watch
+            self.note_end(pod)
+        elif not is_known:
+            return
+        self.notify_change()
+
+    def note_end(self, pod: PodObject) -> None:
+        """Note that nothing of a pod that has vanished runs any more."""
+        self.vanished.pop(pod.name, None)
 
     def _owns(self, pod: PodObject) -> bool:
         """Return whether the pod belongs to the InferenceRequest, and not to an earlier one of the same name."""

@@ -18,6 +18,7 @@ import structlog
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
 from labrats.backends.kubernetes.claims import Claims
+from labrats.backends.kubernetes.client import ApiServerRefusal
 from labrats.backends.kubernetes.collector import collect
 from labrats.backends.kubernetes.failures import (
     AttemptFailure,
@@ -43,6 +44,14 @@ RETRY_SECONDS: Final = 5.0
 
 LINGERING_SECONDS: Final = 60.0
 """Time after the executor's end in which its pod must end. An admission webhook may have added an endless container."""
+
+NODE_CHECK_SECONDS: Final = 5.0
+"""Pause between two looks whether the node of a pod that has vanished reports."""
+
+NODE_REPORTS: Final = 3
+"""Number of different reports of a node after which it runs no pod that the cluster has removed. The first may be older
+than the removal; the second may precede its next list of pods.
+"""
 
 
 class Supervisor:
@@ -72,6 +81,7 @@ class Supervisor:
         self._tasks = asyncio.TaskGroup()
         self._watchers: set[asyncio.Queue[AttemptName]] = set()
         self._ending_now: set[AttemptName] = set()
+        self._node_reports: dict[str, set[str]] = {}
 
     async def run(self) -> None:
         """Supervise attempts until cancelled."""
@@ -90,7 +100,7 @@ class Supervisor:
         elif observed := self._observed.get(name):
             observed.remove_job()
         observed = self._observed.get(name)
-        return observed if observed and (observed.job_exists or observed.living_pods) else None
+        return observed if observed and (observed.job_exists or observed.may_run) else None
 
     async def listed(self) -> None:
         """Wait until all attempts that existed at the beginning are known."""
@@ -279,7 +289,7 @@ class Supervisor:
                 with suppress(NotFound):
                     await self._api.fail_job(observed.name, failure)
             with suppress(TimeoutError):
-                next_check = min(deadline, texts_due)
+                next_check = min(deadline, texts_due, now() + NODE_CHECK_SECONDS if observed.vanished else math.inf)
                 async with asyncio.timeout_at(next_check if next_check < math.inf else None):
                     await changed.wait()
 
@@ -323,7 +333,7 @@ class Supervisor:
                 with suppress(NotFound):
                     await self._api.fail_job(observed.name, failure_without_outcome(observed.job, observed.last_pod))
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(end_at):
+                async with asyncio.timeout_at(now() + NODE_CHECK_SECONDS if observed.vanished else end_at):
                     await changed.wait()
 
     def _end_if_doubled(self, observed: ObservedAttempt) -> None:
@@ -357,7 +367,28 @@ class Supervisor:
         if not observed.creates_no_more_pods:
             return False
         observed.replace_pods(await self._api.pods_of(str(observed.name)))
+        for pod in list(observed.vanished.values()):
+            if await self._has_surely_ended(pod, observed.deadline):
+                observed.note_end(pod)
         return observed.is_over
+
+    async def _has_surely_ended(self, pod: PodObject, deadline: datetime | None) -> bool:
+        """Return whether a pod that has vanished runs no more.
+
+        A pod that somebody deletes by force is removed at once, but its node may be out of reach and run it.
+        """
+        reports = self._node_reports.setdefault(pod.name, set())
+        try:
+            report = await self._api.node_report(pod.spec.node_name)
+        except ApiServerRefusal as refusal:
+            log.warning("pod has vanished, and its node cannot be asked", pod=pod.name, reason=str(refusal))
+            report = None
+        if report is not None:
+            reports.add(report)
+        has_ended = report is None or len(reports) >= NODE_REPORTS or bool(deadline and datetime.now(UTC) >= deadline)
+        if has_ended:
+            del self._node_reports[pod.name]
+        return has_ended
 
 
 def _age_of(job: JobObject | None) -> float:

@@ -51,6 +51,25 @@ def test_an_attempt_is_over_when_no_pod_runs_and_none_will_be_created(
     assert an_observed(job, *pods).is_over is is_over
 
 
+@pytest.mark.parametrize(
+    ("last", "may_run"),
+    [
+        (a_pod("a", RUNNING, phase="Running"), True),
+        (a_pod("a", RUNNING, phase="Running", deleted=True), True),
+        (a_pod("a", phase="Failed"), False),
+        (a_pod("a", node="", deleted=True), False),
+        (a_pod("a", conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]), False),
+    ],
+)
+def test_a_pod_that_vanishes_before_its_node_has_reported_its_end_may_still_run(last: PodObject, may_run: bool) -> None:
+    observed = an_observed(DECIDED, a_pod("a", RUNNING, phase="Running"))
+    observed.remove_pod(last)
+
+    assert observed.is_over is not may_run
+    observed.note_end(last)
+    assert observed.is_over
+
+
 def test_a_job_that_was_deleted_makes_no_more_pods() -> None:
     observed = an_observed(a_job_object())
     observed.remove_job()
@@ -100,9 +119,10 @@ def test_the_pod_of_an_earlier_job_of_the_same_name_is_ignored() -> None:
 def test_replace_pods_removes_pods_that_no_longer_exist() -> None:
     observed = an_observed(DECIDED, a_pod("a", phase="Running"), a_pod("b", phase="Running"))
     observed.replace_pods([a_pod("b", phase="Failed", version=2)])
+    assert (list(observed.pods), list(observed.vanished)) == (["b"], ["a"])
+    observed.remove_pod(a_pod("a", phase="Failed", version=3))  # the list was ahead of the watch
 
     assert observed.is_over
-    assert list(observed.pods) == ["b"]
 
 
 def test_only_a_new_version_wakes_waiting_tasks() -> None:

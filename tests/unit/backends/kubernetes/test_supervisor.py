@@ -144,3 +144,46 @@ async def test_an_ended_pod_whose_job_is_not_decided_yet_is_waited_for_without_a
 
     await eventually(lambda: deadlines[-1] is None)
     waiting.cancel()
+
+
+@pytest.mark.parametrize(
+    ("reports", "deadline_passed", "ends_after"),
+    [
+        (["09:00:00", "09:00:00", "09:00:10", "09:00:20"], False, 4),
+        (["09:00:00", None], False, 2),
+        ([None], False, 1),
+        ([403], False, 1),
+        (["09:00:00"], True, 1),
+    ],
+)
+async def test_a_pod_deleted_by_force_ends_its_attempt_once_its_node_has_reported_or_is_gone(
+    tmp_path: Path, reports: list[Any], deadline_passed: bool, ends_after: int
+) -> None:
+    """Its node may be out of reach and run the agent, so that a second attempt would run beside it."""
+    due = iter(reports)
+    created = datetime.now(UTC) - timedelta(seconds=60)
+    job = a_job_object({"type": "Failed"}, resourceVersion="1", creationTimestamp=created.isoformat())
+    job = msgspec.structs.replace(
+        job, spec=msgspec.structs.replace(job.spec, active_deadline_seconds=59 if deadline_passed else 600)
+    )
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.path.endswith("/pods"):
+            return web.Response(body=msgspec.json.encode({"metadata": {"resourceVersion": "2"}, "items": []}))
+        assert request.path == "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-1"
+        if not isinstance(report := next(due), str):
+            status = {"code": report or 404, "reason": "Forbidden" if report else "NotFound", "message": "no"}
+            return web.Response(body=msgspec.json.encode(status), status=report or 404)
+        return web.Response(body=msgspec.json.encode({"spec": {"renewTime": f"2026-01-01T{report}.000000Z"}}))
+
+    async with serving(answer, tmp_path, {}) as client:
+        supervised = Supervisor(
+            BatchClient(client, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
+        )
+        observed = ObservedAttempt(NAME)
+        observed.update_job(job)
+        pod = a_pod("a", {"running": {}}, phase="Running", deleted=True)
+        observed.update_pod(pod)
+        observed.remove_pod(pod)
+        looks = [await supervised._is_over(observed) for _ in range(ends_after)]
+    assert looks == [False] * (ends_after - 1) + [True]
