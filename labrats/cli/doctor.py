@@ -113,11 +113,14 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
 
     dropped = drop_relative_search_paths()  # as the engine does
     yield _program("git", "git", "install git: repositories are cloned with it")
-    for provider, (name, package) in AGENT_PROGRAMS.items():
+    for provider, program in AGENT_PROGRAMS.items():
         if configured := {"claude": settings.claude_path, "codex": settings.codex_path}[provider]:
-            yield _program(name, configured, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
+            advice = f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program"
         else:
-            yield _program(name, provider, f"needed by the provider {provider} only: `npm install -g {package}`")
+            advice = f"needed by the provider {provider} only: `npm install -g {program.package}`"
+        found = _program(program.name, configured or provider, advice)
+        problem = program.problem_of(found.detail) if found.result == "ok" else None
+        yield replace(found, result="missing", detail=problem) if problem else found
     if dropped:
         detail = f"the engine ignores the relative entries of PATH: {', '.join(map(repr, dropped))}"
         yield Finding("search path", "missing", detail)

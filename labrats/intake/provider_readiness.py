@@ -67,7 +67,7 @@ def _of_local_provider(provider: str, own: Sequence[AiModel]) -> ProviderReadine
 def _missing_program(provider: str, configured: str | None) -> ProviderReadiness | None:
     if shutil.which(configured or provider):
         return None
-    name, package = AGENT_PROGRAMS[provider]
+    name, package, _ = AGENT_PROGRAMS[provider]
     if configured:
         return ProviderReadiness(provider, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
     return ProviderReadiness(provider, f"{name} is not installed", f"npm install -g {package}")

@@ -20,6 +20,7 @@ from labrats.executor.process_exit import describe_status, run_to_end
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
+from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -177,3 +178,9 @@ def find_program(context: RunContext, provider: str, name: str, package: str) ->
         else f"{name} is not installed: run `npm install -g {package}`, or set {variable} to the program"
     )
     raise GiveUp(FailedCode.INVALID, f"{problem}; on Kubernetes, add it to the executor's image")
+
+
+def warn_of_old_program(context: RunContext, provider: str, version: str) -> None:
+    """Write a warning to the log if the version that the program has reported is older than the minimum."""
+    if problem := AGENT_PROGRAMS[provider].problem_of(version):
+        context.events.log(f"[{problem}]")

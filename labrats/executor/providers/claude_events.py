@@ -12,7 +12,7 @@ import msgspec
 
 from labrats.executor.context import RunContext
 from labrats.executor.failure_advice import add_advice
-from labrats.executor.providers.agent_cli import MAX_PAUSE_SECONDS
+from labrats.executor.providers.agent_cli import MAX_PAUSE_SECONDS, warn_of_old_program
 from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.providers.cli_events import (
     decode_line,
@@ -305,6 +305,7 @@ class ClaudeEventTranslator:
                     self._context.report_session(event.session_id)
                 version, model = map(self._field, (event.claude_code_version, event.model))
                 self._context.events.log(", ".join(filter(None, (f"Claude Code {version}".strip(), model))))
+                warn_of_old_program(self._context, "claude", version)
                 for server in event.mcp_servers:
                     if server.status == "failed":
                         report_failed_mcp_server(self._context.events, server.name, "Claude Code does not say why")

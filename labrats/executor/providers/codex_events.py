@@ -14,6 +14,7 @@ import msgspec
 
 from labrats.executor.context import RunContext
 from labrats.executor.failure_advice import add_advice
+from labrats.executor.providers.agent_cli import warn_of_old_program
 from labrats.executor.providers.cli_events import (
     decode_line,
     is_session_id,
@@ -185,6 +186,7 @@ class CodexEventTranslator:
         self._context = context
         self._session_usage = SessionUsageReader(home, context.session_id)
         self._open_calls: set[str] = set()
+        self._has_checked_version = False
 
     @property
     def waits_for_model(self) -> bool:
@@ -212,6 +214,9 @@ class CodexEventTranslator:
         if self._session_usage.read():
             self._context.set_usage(self._session_usage.usage, self._session_usage.model)
             self._check_turns()
+        if self._session_usage.version and not self._has_checked_version:
+            self._has_checked_version = True
+            warn_of_old_program(self._context, "codex", self._session_usage.version)
 
     def report_final_usage(self) -> None:
         """Report the total usage after the program has exited. Limits are not checked."""
@@ -252,12 +257,15 @@ class _SessionEntry(msgspec.Struct, frozen=True):
 
 
 class _SessionPayload(msgspec.Struct, frozen=True):
-    """The payload of an entry: `turn_context` has a model, `token_usage_record` a usage, `token_count` an info.
+    """The payload of an entry.
+
+    `session_meta` has a version, `turn_context` a model, `token_usage_record` a usage, `token_count` an info.
 
     Codex writes the record of an answer at once, but its token_count only after the tools that it calls have returned.
     Older versions write no records.
     """
 
+    cli_version: str = ""
     model: str | None = None
     response_id: str = ""
     usage: TokenCounts | None = None
@@ -275,7 +283,7 @@ class SessionUsageReader:
     """Reads the usage of a run after each answer. The events of Codex only contain it when the run succeeds.
 
     It is read from the session's file, which is opened when the session starts and stays open, so that an agent cannot
-    replace it. model: the model in use, once it is known.
+    replace it. model: the model in use, once it is known. version: of the Codex that has started the session.
     """
 
     def __init__(self, home: Path, session_id: str | None = None) -> None:
@@ -287,6 +295,7 @@ class SessionUsageReader:
         self.thread_id = session_id or ""
         self.usage = Usage()
         self.model: str | None = None
+        self.version = ""
         self._home = home
         self._file: BinaryIO | None = None
         self._before: TokenCounts | None = None
@@ -301,7 +310,9 @@ class SessionUsageReader:
         for line in self._new_lines():
             if not any(kind in line for kind in _KINDS_READ) or not (entry := decode_line(_SESSION_DECODER, line)):
                 continue
-            if entry.type == "turn_context":
+            if entry.type == "session_meta":
+                self.version = entry.payload.cli_version
+            elif entry.type == "turn_context":
                 self.model = entry.payload.model
             elif usage := entry.payload.usage:
                 self._count_answer(entry.payload.response_id, usage)
@@ -346,7 +357,7 @@ class SessionUsageReader:
 
 _SESSION_DECODER: Final = msgspec.json.Decoder(_SessionEntry)
 _MOST_FILES: Final = 1000
-_KINDS_READ: Final = (b'"turn_context"', b'"token_count"', b'"token_usage_record"')
+_KINDS_READ: Final = (b'"session_meta"', b'"turn_context"', b'"token_count"', b'"token_usage_record"')
 
 
 _LONG_COMMAND: Final = 16 * 1024

@@ -266,3 +266,11 @@ def test_default_agent_of_an_earlier_version_is_named_with_the_command_that_chan
 
     asyncio.run(store(default))
     assert "agent ai-reviewer" not in findings(labrats)[1]
+
+
+def test_old_agent_program_is_named_with_the_minimum_version(labrats: Labrats, programs: Path) -> None:
+    (programs / "claude").write_text("#!/bin/sh\necho '2.1.197 (Claude Code)'\n")
+    (programs / "claude").chmod(0o755)
+    result, detail = findings(labrats)[1]["Claude Code"]
+    assert result == "missing"
+    assert detail.startswith("Claude Code 2.1.197 is older than 2.1.331")

@@ -550,3 +550,9 @@ def test_failure_without_a_result_contains_the_standard_error() -> None:
         answer_of(TASK, None, ProgramExit(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
 
     assert failure.value.code == FailedCode.AGENT_ERROR
+
+
+def test_old_version_is_named_in_the_log(tmp_path: Path) -> None:
+    work = translated(tmp_path, {"type": "system", "subtype": "init", "claude_code_version": "2.1.197"})
+    assert work.logs[0] == "Claude Code 2.1.197"
+    assert work.logs[1].startswith("[Claude Code 2.1.197 is older than 2.1.331, with which Labrats is tested")

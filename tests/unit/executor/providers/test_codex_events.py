@@ -392,3 +392,11 @@ def test_long_message_is_read_at_its_beginning(text: str) -> None:
 def test_long_line_of_the_log_is_read_in_linear_time() -> None:
     line = " codex_http_client::client: Request completed " + " status=429 headers={" * 50_000
     assert retry_after_in(line) is None
+
+
+@pytest.mark.parametrize(("version", "warnings"), [("0.168.2", 1), ("0.169.0", 0)])
+def test_old_version_is_named_once_in_the_log(tmp_path: Path, version: str, warnings: int) -> None:
+    a_session(tmp_path, msgspec.json.encode({"type": "session_meta", "payload": {"cli_version": version}}))
+    started = msgspec.json.encode({"type": "thread.started", "thread_id": THREAD})
+    _, work = translated(tmp_path, started, started)
+    assert [log.startswith("[Codex 0.168.2 is older than 0.169.0") for log in work.logs] == [True] * warnings
