@@ -1,17 +1,10 @@
 """A seccomp filter that refuses system calls through which programs have escaped from sandboxes.
 
 It also refuses the sockets of unusual networks. Some, such as those to the host of a virtual machine, belong to no
-network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
-By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
-could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
-take memory of the kernel that belongs to no process, as do filters of sockets and of system calls, rules of Landlock,
-queues of fanotify, and pages of a process that `vmsplice` puts into a pipe. What waits in a socket of Multipath TCP is
-listed nowhere. All users but root share the memory for compiled filters: if one agent took all of it, no other agent
-could be confined. A rule of Landlock for a file also keeps the file after it was deleted, which nothing shows. What
-`memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would hide the files that it
-has open from the executor. Btrfs and bcachefs let every user make snapshots that only root can delete: on kernels with
-a former defect, even of the whole volume. On these file systems and in memory, attributes of files are part of no size
-that can be measured.
+network namespace. By `clone3`, an agent of root could start a process in any control group. With a lease on a file of
+the machine, it could make programs outside wait that write to the file. A process that made itself undumpable would
+hide the mounts by which the engine finds what an attempt has left. Btrfs and bcachefs let every user make snapshots
+that only root can delete: on kernels with a former defect, even of the whole volume.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -33,8 +26,7 @@ from typing import Final
 from labrats.libc import Prctl, prctl
 
 _MODE_FILTER: Final = 2
-_SET_MODE_FILTER: Final = 1
-"""Names for filters in linux/seccomp.h: for `prctl`, and for `seccomp`."""
+"""SECCOMP_MODE_FILTER in linux/seccomp.h."""
 
 _Program = Sequence[bytes]
 """Instructions of a filter. The next program continues after the last one."""
@@ -65,31 +57,26 @@ class _Machine:
 
 _EVERYWHERE: Final = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "pidfd_getfd": 438,
-    "landlock_create_ruleset": 444, "memfd_secret": 447, "setxattrat": 463,
 }  # fmt: skip
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
         0xC000003E,
         {
-            "ioctl": 16, "shmget": 29, "socket": 41, "socketpair": 53, "setsockopt": 54, "semget": 64, "msgsnd": 69,
-            "fcntl": 72, "ptrace": 101, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
-            "prctl": 157, "setrlimit": 160, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
-            "sched_setaffinity": 203, "io_setup": 206, "add_key": 248, "request_key": 249, "keyctl": 250,
-            "ioprio_set": 251, "vmsplice": 278, "perf_event_open": 298, "fanotify_init": 300, "prlimit": 302,
-            "process_vm_readv": 310, "process_vm_writev": 311, "sched_setattr": 314, "seccomp": 317, "bpf": 321,
-            "userfaultfd": 323, **_EVERYWHERE,
+            "ioctl": 16, "socket": 41, "socketpair": 53, "setsockopt": 54, "fcntl": 72, "ptrace": 101,
+            "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "prctl": 157, "setrlimit": 160,
+            "sched_setaffinity": 203, "add_key": 248, "request_key": 249, "keyctl": 250, "ioprio_set": 251,
+            "perf_event_open": 298, "prlimit": 302, "process_vm_readv": 310, "process_vm_writev": 311,
+            "sched_setattr": 314, "bpf": 321, "userfaultfd": 323, **_EVERYWHERE,
         },
     ),
     "aarch64": _Machine(
         0xC00000B7,
         {
-            "io_setup": 0, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "fcntl": 25, "ioctl": 29, "ioprio_set": 30,
-            "vmsplice": 75, "ptrace": 117, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122,
-            "setpriority": 140, "setrlimit": 164, "prctl": 167, "msgsnd": 189, "semget": 190, "shmget": 194,
+            "fcntl": 25, "ioctl": 29, "ioprio_set": 30, "ptrace": 117, "sched_setparam": 118,
+            "sched_setscheduler": 119, "sched_setaffinity": 122, "setpriority": 140, "setrlimit": 164, "prctl": 167,
             "socket": 198, "socketpair": 199, "setsockopt": 208, "add_key": 217, "request_key": 218, "keyctl": 219,
-            "perf_event_open": 241, "prlimit": 261, "fanotify_init": 262, "process_vm_readv": 270,
-            "process_vm_writev": 271, "sched_setattr": 274, "seccomp": 277, "bpf": 280, "userfaultfd": 282,
-            **_EVERYWHERE,
+            "perf_event_open": 241, "prlimit": 261, "process_vm_readv": 270, "process_vm_writev": 271,
+            "sched_setattr": 274, "bpf": 280, "userfaultfd": 282, **_EVERYWHERE,
         },
     ),
 }  # fmt: skip
@@ -106,20 +93,14 @@ IOPRIO_WHO_PROCESS). Otherwise it is that of a group or a user.
 
 _FORBIDDEN: Final = (
     *_OF_DEBUGGERS, *_OF_PROCESSORS, "add_key", "request_key", "keyctl", "perf_event_open", "bpf", "userfaultfd",
-    "vmsplice",
 )  # fmt: skip
-_MISSING: Final = (
-    "io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "landlock_create_ruleset",
-    "memfd_secret", "setxattrat", "fanotify_init",
-)  # fmt: skip
-_UNSUPPORTED: Final = ("setxattr", "lsetxattr", "fsetxattr")
+_MISSING: Final = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3")
 _REFUSED: Final[Mapping[str, int]] = {
     **dict.fromkeys(_FORBIDDEN, errno.EPERM),
     **dict.fromkeys(_MISSING, errno.ENOSYS),
-    **dict.fromkeys(_UNSUPPORTED, errno.EOPNOTSUPP),
 }
-"""The errors of calls that are refused with any arguments. Some fail as on a kernel or a file system without them, so
-that programs do without them.
+"""The errors of calls that are refused with any arguments. Some fail as on a kernel without them, so that programs do
+without them.
 """
 
 _LOCAL_FAMILIES: Final = (socket.AF_UNIX, socket.AF_NETLINK)
@@ -138,9 +119,6 @@ _REQUEST_KIND: Final = 0xFF00
 _CLONE_REQUESTS: Final = (0x40049409, 0x4020940D, 0xC0189436)
 """FICLONE, FICLONERANGE and FIDEDUPERANGE, which Btrfs defined first, and which programs use to copy files."""
 
-_SOCKET_FILTERS: Final = (26, 50, 51, 52)
-"""SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and SO_ATTACH_REUSEPORT_EBPF."""
-
 _TYPES: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 _PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 """The sockets for which network policies speak. Some plugins let through all other protocols, such as ICMP."""
@@ -148,24 +126,12 @@ _PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 
 _USUAL_PROTOCOLS: Final = (
     *_PROTOCOLS,
-    *(socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6, socket.IPPROTO_UDPLITE, socket.IPPROTO_RAW),
+    *(socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6, socket.IPPROTO_UDPLITE, socket.IPPROTO_RAW, socket.IPPROTO_MPTCP),
 )
 """The others load modules of the kernel that hardly anybody uses, such as those of SCTP, DCCP and L2TP."""
 
 _SET_LINE_DISCIPLINE: Final = 0x5423
 """TIOCSETD, which loads a module that reads the bytes of a terminal as packets, such as those of a modem."""
-
-
-SEGMENT_BYTES: Final = 64 * 1024
-"""Largest segment of System V memory in a sandbox. PostgreSQL needs a small one. There are at most 4096."""
-
-SEMAPHORES: Final = 32
-"""Most semaphores in a set of System V in a sandbox. PostgreSQL needs 20 of 64 bytes. There are at most 32000 sets."""
-
-LEAST_MESSAGE_BYTES: Final = 128
-"""Smallest message in a queue of System V in a sandbox; those of fakeroot are larger. A queue may have as many messages
-as bytes (16384), of which each takes 48 bytes more: empty ones in all 32000 queues would take 30 GiB.
-"""
 
 
 def can_refuse_calls() -> bool:
@@ -179,8 +145,6 @@ class CallRules:
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
-    may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES, sets of semaphores than
-        SEMAPHORES, and messages smaller than LEAST_MESSAGE_BYTES.
     may_share_ports: whether they may listen on a port on which another process of the user does (SO_REUSEPORT). The
         kernel would give them a part of its connections.
     only_tcp_and_udp: whether they may open no socket of the internet for another protocol.
@@ -191,7 +155,6 @@ class CallRules:
 
     may_debug: bool = False
     may_choose_processors: bool = False
-    may_fill_segments: bool = False
     may_share_ports: bool = False
     only_tcp_and_udp: bool = False
     may_use_ipv6: bool = True
@@ -201,7 +164,6 @@ class CallRules:
 IN_POD: Final = CallRules(
     may_debug=True,
     may_choose_processors=True,
-    may_fill_segments=True,
     may_share_ports=True,
     may_change_others=False,
 )
@@ -240,17 +202,7 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         _instruction(_JUMP_IF_AT_LEAST, _X32_BIT, if_false=1),
         _refusal(errno.ENOSYS),
         *chain.from_iterable(_of_call(number, [_refusal(error)]) for number, error in refused),
-        *([] if rules.may_fill_segments else _of_call(calls["shmget"], _refusal_of_large(SEGMENT_BYTES))),
-        *([] if rules.may_fill_segments else _of_call(calls["semget"], _refusal_of_large(SEMAPHORES))),
-        *([] if rules.may_fill_segments else _of_call(calls["msgsnd"], _refusal_of_small(LEAST_MESSAGE_BYTES))),
-        *_of_call(
-            calls["prctl"],
-            [
-                *_if(_ARGUMENTS[0], Prctl.PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)])),
-                *_if(_ARGUMENTS[0], Prctl.PR_SET_SECCOMP, _if(_ARGUMENTS[1], _MODE_FILTER, [_refusal(errno.EINVAL)])),
-            ],
-        ),
-        *_of_call(calls["seccomp"], _if(_ARGUMENTS[0], _SET_MODE_FILTER, [_refusal(errno.EINVAL)])),
+        *_of_call(calls["prctl"], _if(_ARGUMENTS[0], Prctl.PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
         *_of_call(calls["setrlimit"], _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
         # The new limit is the third argument. There is none if the limit is only read.
         *_of_call(
@@ -265,18 +217,23 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
             ],
         ),
         *([] if rules.may_change_others else _refusal_of_scheduling(calls)),
-        *_of_call(
-            calls["fcntl"],
-            [
-                *_if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)]),
-                *_if(_ARGUMENTS[1], fcntl.F_NOTIFY, [_refusal(errno.EINVAL)]),
-            ],
-        ),
+        *_of_call(calls["fcntl"], _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
         *_of_call(
             calls["ioctl"],
             [*_if(_ARGUMENTS[1], _SET_LINE_DISCIPLINE, [_refusal(errno.EPERM)]), *_refusal_of_snapshots()],
         ),
-        *_of_call(calls["setsockopt"], _refusal_of_options(rules)),
+        *(
+            []
+            if rules.may_share_ports
+            else _of_call(
+                calls["setsockopt"],
+                _if(
+                    _ARGUMENTS[1],
+                    socket.SOL_SOCKET,
+                    _if(_ARGUMENTS[2], socket.SO_REUSEPORT, [_refusal(errno.ENOPROTOOPT)]),
+                ),
+            )
+        ),
         *_of_call(calls["socket"], _refusal_of_sockets(rules)),
         *_of_call(
             calls["socketpair"],
@@ -339,28 +296,6 @@ def _refusal_of_scheduling(calls: Mapping[str, int]) -> _Program:
     ]
 
 
-def _refusal_of_large(most: int) -> _Program:
-    """Return the instructions that refuse a call whose second argument is larger than `most`."""
-    return [
-        _instruction(_LOAD, _ARGUMENTS[1] + _HIGH_HALF),
-        _instruction(_JUMP_IF_EQUAL, 0, if_false=2),
-        _instruction(_LOAD, _ARGUMENTS[1]),
-        _instruction(_JUMP_IF_AT_LEAST, most + 1, if_false=1),
-        _refusal(errno.EINVAL),
-    ]
-
-
-def _refusal_of_small(least: int) -> _Program:
-    """Return the instructions that refuse a call whose third argument is smaller than `least`."""
-    return [
-        _instruction(_LOAD, _ARGUMENTS[2] + _HIGH_HALF),
-        _instruction(_JUMP_IF_EQUAL, 0, if_false=3),
-        _instruction(_LOAD, _ARGUMENTS[2]),
-        _instruction(_JUMP_IF_AT_LEAST, least, if_true=1),
-        _refusal(errno.EINVAL),
-    ]
-
-
 def _refusal_of_snapshots() -> _Program:
     refused = [(_instruction(_JUMP_IF_EQUAL, kind, if_false=1), _refusal(errno.EPERM)) for kind in _FILE_SYSTEMS]
     return [
@@ -371,23 +306,11 @@ def _refusal_of_snapshots() -> _Program:
     ]
 
 
-def _refusal_of_options(rules: CallRules) -> _Program:
-    """Return the instructions that refuse to set some options of sockets."""
-    refused = (*_SOCKET_FILTERS, *(() if rules.may_share_ports else (socket.SO_REUSEPORT,)))
-    checked = [
-        word
-        for option in refused
-        for word in (_instruction(_JUMP_IF_EQUAL, option, if_false=1), _refusal(errno.ENOPROTOOPT))
-    ]
-    return _if(_ARGUMENTS[1], socket.SOL_SOCKET, [_instruction(_LOAD, _ARGUMENTS[2]), *checked])
-
-
 def _refusal_of_sockets(rules: CallRules) -> _Program:
     """Return the instructions that refuse to open a socket of another family or protocol."""
     internet = _INTERNET_FAMILIES if rules.may_use_ipv6 else _INTERNET_FAMILIES[:1]
     checked = _refusal_of_protocols() if rules.only_tcp_and_udp else _refusal_of_unusual_protocols()
     return [
-        *_if(_ARGUMENTS[2], socket.IPPROTO_MPTCP, [_refusal(errno.EPROTONOSUPPORT)]),
         _instruction(_LOAD, _ARGUMENTS[0]),
         *chain.from_iterable(_allow_if(family) for family in _LOCAL_FAMILIES),
         *chain.from_iterable(
