@@ -75,6 +75,7 @@ class Commands:
         refuse_unprotected(settings)
         refuse_partial_role(settings)
         refuse_missing_packages(settings)
+        enter_scope(settings)
         os.umask(0o077)
         create_folders(settings)
         with (
@@ -365,6 +366,20 @@ def keep_others_out(workspaces: Path) -> None:
         except PermissionError:
             risk = "other users can run what an agent leaves there, with the rights of this user"
             structlog.get_logger().warning("workspaces open to other users", folder=str(workspaces), risk=risk)
+
+
+def enter_scope(settings: "EngineSettings") -> None:
+    """Restart this engine where the kernel can enforce the limits of its jobs, if it has some and is not there yet."""
+    if settings.backend != "embedded" or (settings.agent_memory is None and settings.agent_processes is None):
+        return
+    import structlog
+
+    from labrats.logs import configure_logs
+    from labrats.sandbox.control_groups import restart_in_scope
+
+    if problem := restart_in_scope():
+        configure_logs(settings.log_level, settings.log_format)
+        structlog.get_logger().warning("limits of jobs only measured", reason=problem)
 
 
 def warn_about_settings(settings: "EngineSettings") -> None:

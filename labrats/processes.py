@@ -5,7 +5,6 @@ A process is identified by its pid, its start time and the boot: a pid alone is 
 
 import hashlib
 import os
-import platform
 import re
 import resource
 import signal
@@ -20,8 +19,6 @@ from typing import Final
 from labrats.libc import LIBC, Prctl, prctl
 
 _READ_BYTES: Final = 16 * 1024
-_KCMP: Final = {"x86_64": 312, "aarch64": 272}.get(platform.machine())
-_KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
 OOM_SCORE_FILE: Final = Path("/proc/self/oom_score_adj")
@@ -151,20 +148,19 @@ def living(pids: Iterable[int]) -> list[int]:
     return list(filter(_runs, pids))
 
 
-def is_stopped(pid: int) -> bool:
-    """Return whether all threads of a process are stopped, or have ended."""
-    states = (fields[0] for thread in thread_ids(pid) if (fields := _stat_fields(thread)))
-    return all(state in "TtZX" for state in states)
-
-
-def is_traced(pid: int) -> bool:
-    """Return whether another process traces this one, as debuggers do."""
-    return _status_field(pid, "TracerPid") not in ("", "0")
-
-
 def count_threads(pids: Iterable[int]) -> int:
     """Return the number of threads of these processes. One that has ended counts one until its parent waits for it."""
     return sum(int(fields[17]) for pid in pids if (fields := _stat_fields(pid)))
+
+
+def threads_of_user() -> int:
+    """Return the number of threads of this user on the machine, as far as this process sees them."""
+    user, own = os.getuid(), list[int]()
+    for pid in _all_pids():
+        with suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid == user:
+                own.append(pid)
+    return count_threads(own)
 
 
 def thread_ids(pid: int) -> list[int]:
@@ -173,11 +169,6 @@ def thread_ids(pid: int) -> list[int]:
         return list(map(int, os.listdir(f"/proc/{pid}/task")))
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def share_descriptors(thread: int, other: int) -> bool:
-    """Return whether two threads surely share their open files; False also if the kernel does not say so."""
-    return _KCMP is not None and LIBC.syscall(_KCMP, thread, other, _KCMP_FILES, 0, 0) == 0
 
 
 def with_environment(name: str, value: str) -> list[int]:

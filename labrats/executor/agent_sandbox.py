@@ -16,12 +16,19 @@ from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
 from labrats.model.network import is_restricted
-from labrats.model.protocol import CLAIM_FILE, Sandbox
-from labrats.processes import OOM_SCORE_FILE, agent_oom_score
+from labrats.model.protocol import CLAIM_FILE, ResourceLimits, Sandbox
+from labrats.processes import OOM_SCORE_FILE, agent_oom_score, threads_of_user
 from labrats.sandbox.bubblewrap import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
+from labrats.sandbox.control_groups import THREADS_PER_PROCESS
 from labrats.sandbox.etc_snapshots import EtcSnapshots, SnapshotFailed
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
+_FILE_BLOCK_BYTES: Final = 512
+"""The unit of `ulimit -f`."""
+
+_FILE_MARGIN_BYTES: Final = 2**30
+"""Bytes of a single file above the limit on the disk: the sampler usually ends the attempt first, and says why."""
+
 _MODULES: Final = "node_modules"
 _SHIMS: Final = "shims"
 """Name of the folder in which pyenv, rbenv, asdf and mise install wrappers for programs in the user's home."""
@@ -53,7 +60,7 @@ def sandboxed_command(
             is_of_caller=is_of_caller,
         )
         # Outside of the sandbox, as /proc is read-only in it.
-        yield [*_with_kernel_limits(), *confined]
+        yield [*_with_kernel_limits(context.task.limits), *confined]
 
 
 @contextmanager
@@ -114,17 +121,21 @@ def _confined(
     )
 
 
-def _with_kernel_limits() -> list[str]:
-    """Return the start of a command whose program may open fewer files than this process, and is ended before it.
+def _with_kernel_limits(limits: ResourceLimits) -> list[str]:
+    """Return the start of a command whose program has limits of the kernel, and is ended before this process.
 
-    See `raise_oom_score` for the latter.
-
-    The kernel counts descriptors that were sent and not received for all processes of a user, up to the sender's limit.
-    An agent must leave some to the executors, which send those of its network.
+    See `raise_oom_score` for the latter. The program leaves some descriptors to the executor. The kernel counts threads
+    for all processes of a user, so that those that run already are added, and none for root. There is no limit on
+    addresses (RLIMIT_AS): with one, Node, Go and the JVM do not start.
     """
-    limit = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE_OF_DESCRIPTORS)
-    set_score = f"{{ echo {agent_oom_score()} > {OOM_SCORE_FILE} || true; }} 2> /dev/null"
-    return ["/bin/sh", "-c", f'ulimit -n {limit} && {set_score} && exec "$@"', "sh"]
+    words = [f"ulimit -n {int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE_OF_DESCRIPTORS)}"]
+    if limits.disk_bytes is not None:
+        words.append(f"ulimit -f {(limits.disk_bytes + _FILE_MARGIN_BYTES) // _FILE_BLOCK_BYTES}")
+    if limits.processes is not None and os.geteuid() != 0:
+        most = threads_of_user() + limits.processes * THREADS_PER_PROCESS
+        words.append(f"{{ ulimit -p {most} 2> /dev/null || ulimit -u {most}; }}")  # dash has -p, and bash has -u
+    words.append(f"{{ echo {agent_oom_score()} > {OOM_SCORE_FILE} || true; }} 2> /dev/null")
+    return ["/bin/sh", "-c", " && ".join([*words, 'exec "$@"']), "sh"]
 
 
 @contextmanager

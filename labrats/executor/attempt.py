@@ -27,7 +27,6 @@ from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout
 from labrats.executor.prices import list_prices, require_price
 from labrats.executor.providers.registry import Provider, provider_named
-from labrats.executor.resource_limits.open_descriptors import is_in_sandbox
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
 from labrats.executor.stop_signals import stopped_by_signals
@@ -135,12 +134,10 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
 
 async def _run_limited_attempt(context: RunContext) -> CheckedResult:
     task, work = context.task, partial(_run_attempt, context)
-    # The agent is confined in the sandbox: bubblewrap and the executor's own programs are outside. In a pod with the
-    # filter of system calls, all are. Without it, programs such as browsers hide their processes from each other.
-    has_filter = task.on_cluster and confine_in_pod(context)
-    is_confined = is_in_sandbox if task.sandbox else lambda _: has_filter
+    if task.on_cluster:
+        confine_in_pod(context)
     with in_control_group(task.limits, task.attempt, context.events.log) as group:
-        return await run_within_limits(work, task.limits, _written_folders(context), group, is_confined)
+        return await run_within_limits(work, task.limits, _written_folders(context), group)
 
 
 def _written_folders(context: RunContext) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox, Task
-from labrats.sandbox.bubblewrap import refuse_core_dumps, separate_mounts, share_kernel_objects
+from labrats.sandbox.bubblewrap import refuse_core_dumps, separate_mounts
 from labrats.sandbox.landlock import scope_sockets
 from labrats.sandbox.seccomp import IN_POD, CallRules, refuse_calls
 
@@ -17,25 +17,19 @@ def confine_to_sandbox(sandbox: Sandbox, cpus: int | None) -> None:
     """
     separate_mounts()
     refuse_core_dumps()
-    share_kernel_objects()
     scope_sockets()
     refuse_calls(CallRules(may_debug=sandbox.may_debug, may_choose_processors=cpus is None))
 
 
-def confine_in_pod(context: RunContext) -> bool:
-    """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock.
-
-    Return whether the filter is in force.
-    """
-    share_kernel_objects()
+def confine_in_pod(context: RunContext) -> None:
+    """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
     refuse_core_dumps()
     try:
-        return refuse_calls(rules_in_pod(context.task))
+        refuse_calls(rules_in_pod(context.task))
     except OSError as error:  # the pod has the filter of its runtime all the same
         context.events.log(
             f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"
         )
-        return False
 
 
 def rules_in_pod(task: Task) -> CallRules:

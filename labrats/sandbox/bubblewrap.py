@@ -76,9 +76,6 @@ _CORE_PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_PROGRAM: Final = 1
 """The limit on the size of a core dump with which the kernel starts no program for it."""
 
-_PARTS_OF_LIMITS: Final = ((resource.RLIMIT_SIGPENDING, 16), (resource.RLIMIT_MSGQUEUE, 2))
-"""Limits of the kernel for a user, each with the divisor for the part that all agents may use together."""
-
 _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
 _KEPT_FLAGS: Final = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 _MS_RELATIVE_TIMES: Final = 1 << 21
@@ -210,19 +207,6 @@ def refuse_core_dumps() -> None:
     with suppress(OSError, ValueError):
         if _CORE_PATTERN.read_text().startswith("|"):
             resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE_PROGRAM, _NO_CORE_PROGRAM))
-
-
-@cache
-def share_kernel_objects() -> None:
-    """Leave signals that wait, and messages in queues, to processes of the user that are not agents, once.
-
-    The kernel counts those of all processes of a user, and refuses further ones to an agent beyond the limit that held
-    when it was started. One agent can take the part of all agents, also of those in other pods of a node.
-    """
-    for limit, parts in _PARTS_OF_LIMITS:
-        soft, _ = resource.getrlimit(limit)
-        if soft != resource.RLIM_INFINITY:
-            resource.setrlimit(limit, (soft // parts, soft // parts))
 
 
 def _mount(path: str, flags: int) -> None:

@@ -1,13 +1,18 @@
 """Control groups (cgroup v2), by which the kernel limits the processes of an attempt, also between two measurements.
 
-The engine uses them where an operator lets it create some: systemd marks the group of a service with `Delegate=`. The
-engine must then run in a group below (`DelegateSubgroup=`), since a group with processes of its own cannot pass limits
-on.
+The engine uses them where it may create some: in a service of systemd with `Delegate=` and `DelegateSubgroup=`, in a
+scope of systemd, which an engine that is started by hand makes for itself (`restart_in_scope`), and in a container
+whose groups it may write. A group with processes of its own cannot pass limits on, so that the engine moves what runs
+in its scope or container into a group below.
 """
 
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -19,13 +24,19 @@ THREADS_PER_PROCESS: Final = 32
 
 _OWN_GROUP: Final = Path("/proc/self/cgroup")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_MOUNT: Final = r"\S+ \S+ \S+ (?P<root>\S+) (?P<place>\S+) .* - "
-_VERSION_2: Final = re.compile(f"{_MOUNT}cgroup2 ", re.MULTILINE)
+_MOUNT: Final = re.compile(r"\S+ \S+ \S+ (?P<root>\S+) (?P<place>\S+) .* - cgroup2 ", re.MULTILINE)
+_OWN_LINE: Final = re.compile("^0::(.+)$", re.MULTILINE)
 _PROCESSES: Final = "cgroup.procs"
+_OF_PARTS: Final = "cgroup.type"
+"""A file that every group has but the root of the whole hierarchy."""
+
 _ENABLED: Final = "cgroup.subtree_control"
 _NEEDED: Final = frozenset({"memory", "pids"})
 _MARKS: Final = ("trusted.delegate", "user.delegate")
 """Attributes with which systemd marks a group that it leaves to a service."""
+
+_ENGINE: Final = "engine"
+"""The group of an engine in a scope or a container."""
 
 _JOBS: Final = "jobs"
 """The group of all attempts."""
@@ -37,6 +48,12 @@ _EXECUTOR_BYTES: Final = 512 * 2**20
 _EXECUTOR_THREADS: Final = 64
 """Memory and threads of the executor, with its proxies, which is in the group of its attempt."""
 
+_SYSTEMD: Final = Path("/run/systemd/system")
+_SECONDS: Final = 10.0
+
+_SECONDS_TO_LEAVE, _PAUSE_SECONDS = 1.0, 0.02
+"""Longest time until the kernel has released the processes that it has just ended, and between two looks."""
+
 _PERIOD_MICROSECONDS: Final = 100_000
 
 
@@ -47,6 +64,11 @@ def create_group_of_jobs(limits: ResourceLimits) -> Path | None:
     """
     if (group := delegated_group()) is None:
         return None
+    if processes := _words(group / _PROCESSES):
+        (group / _ENGINE).mkdir(exist_ok=True)
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                (group / _ENGINE / _PROCESSES).write_text(pid)
     jobs = group / _JOBS
     enabled = _NEEDED | ({"cpu"} & _words(group / "cgroup.controllers"))
     (group / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(enabled)))
@@ -61,10 +83,44 @@ def create_group_of_jobs(limits: ResourceLimits) -> Path | None:
     return jobs
 
 
-def remove_group(group: Path) -> None:
-    """Remove the group of an attempt, unless it has processes."""
-    with suppress(OSError):
-        group.rmdir()
+def restart_in_scope(systemd: Path = _SYSTEMD) -> str | None:
+    """Replace this process by the same program in a scope of systemd, where it may create control groups.
+
+    Return why there is no scope; None if there is one, or if this process is a service or systemd does not run.
+    systemd: a folder that exists while systemd runs.
+    """
+    own, program, problem = _own_group(), shutil.which("systemd-run"), None
+    if own and program and systemd.is_dir() and own.name not in (_scope(), _ENGINE) and own.suffix != ".service":
+        options = ("--scope", "--quiet", "--collect", "--property=Delegate=yes")
+        command = [program, *(() if os.geteuid() == 0 else ("--user",)), *options]
+        if (problem := _problem_of_scope([*command, "true"])) is None:
+            os.execv(program, [*command, f"--unit={_scope()}", *sys.orig_argv])  # noqa: S606 - the same program again
+    return problem
+
+
+def _problem_of_scope(command: Sequence[str]) -> str | None:
+    """Return why a program cannot run in a scope; None if it can."""
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    refusal = tried.stderr.strip() or f"exit status {tried.returncode}"
+    return f"{command[0]}: {refusal}" if tried.returncode != 0 else None
+
+
+def _scope() -> str:
+    """Return the name of the scope of this process, whose id stays the same in it."""
+    return f"labrats-{os.getpid()}.scope"
+
+
+def remove_group(group: Path) -> bool:
+    """Remove the group of an attempt. Return False if it has processes."""
+    with suppress(FileNotFoundError):
+        try:
+            group.rmdir()
+        except OSError:
+            return False
+    return True
 
 
 def delegated_group() -> Path | None:
@@ -78,18 +134,23 @@ def problem_of_delegated_group() -> str | None:
 
 
 def _marked_group() -> Path | None:
-    """Return the folder of the group above that of this process, if systemd has left it to the service."""
+    """Return the folder of the group of this process or the one above, if it is left to this process."""
     with suppress(OSError):
-        if (own := _own_group()) and own.parent != own and _is_marked(own.parent):
-            return own.parent
+        if own := _own_group():
+            return next((group for group in (own.parent, own) if _is_marked(group) or _is_of_container(group)), None)
     return None
+
+
+def _is_of_container(group: Path) -> bool:
+    """Return whether the group is that of a container, and writable: the root of a hierarchy that is not the whole."""
+    return (group / _OF_PARTS).exists() and not (group.parent / _PROCESSES).exists() and os.access(group, os.W_OK)
 
 
 def _problem_of(group: Path) -> str | None:
     try:
         if missing := _NEEDED - _words(group / "cgroup.controllers"):
             return f"{group} has no controller {', '.join(sorted(missing))}: see `Delegate=`"
-        if _words(group / _PROCESSES):
+        if _own_group() != group and _words(group / _PROCESSES):
             return f"{group} has processes of its own, perhaps jobs of an earlier version: restart once they have ended"
     except OSError as error:
         return f"{group} cannot be read: {error.strerror}"
@@ -98,31 +159,10 @@ def _problem_of(group: Path) -> str | None:
 
 def _own_group() -> Path | None:
     """Return the folder of this process's group; None without cgroup v2."""
-    return _own_group_in(_VERSION_2, "")
-
-
-def _own_group_in(mounts: re.Pattern[str], controller: str) -> Path | None:
-    """Return the folder of this process's group in a hierarchy. controller: one of version 1, or empty."""
-    mount = mounts.search(_MOUNTS.read_text())
-    groups = (line.split(":", 2) for line in _OWN_GROUP.read_text().splitlines())
-    own = next((group for _, names, group in groups if controller in names.split(",")), None)
-    if mount is None or own is None or not Path(own).is_relative_to(mount["root"]):
+    mount, own = _MOUNT.search(_MOUNTS.read_text()), _OWN_LINE.search(_OWN_GROUP.read_text())
+    if mount is None or own is None or not Path(own[1]).is_relative_to(mount["root"]):
         return None
-    return Path(mount["place"]) / Path(own).relative_to(mount["root"])
-
-
-def groups_above(controller: str, below: Path | None = None) -> Iterator[Path]:
-    """Yield the folders of the groups that this process is in, in both versions of control groups.
-
-    Others than a controller's are not yielded in version 1, and may be in version 2. below: without this group of
-    version 2, and those below it.
-    """
-    version_1 = re.compile(rf"{_MOUNT}cgroup \S+ (?:\S*,)?{controller}(?:,|$)", re.MULTILINE)
-    with suppress(OSError):
-        for group in (below.parent if below else _own_group(), _own_group_in(version_1, controller)):
-            while group and (group / _PROCESSES).exists():
-                yield group
-                group = group.parent
+    return Path(mount["place"]) / Path(own[1]).relative_to(mount["root"])
 
 
 def _is_marked(group: Path) -> bool:
@@ -131,7 +171,7 @@ def _is_marked(group: Path) -> bool:
         with suppress(OSError):
             if os.getxattr(group, mark) == b"1":
                 return True
-    return False
+    return group.name == _scope()
 
 
 def _words(file: Path) -> set[str]:
@@ -189,9 +229,11 @@ def own_group(folder: Path, limits: ResourceLimits, most_threads: float) -> Iter
     try:
         yield group
     finally:
-        with suppress(OSError):  # the engine tries again to remove the group
+        with suppress(OSError):
             _enter(folder.parents[1] / _EXECUTORS)
-        remove_group(folder)
+        end = time.monotonic() + _SECONDS_TO_LEAVE
+        while not remove_group(folder) and time.monotonic() < end:  # later, the engine tries again
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _enter(folder: Path) -> None:

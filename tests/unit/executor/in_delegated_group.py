@@ -66,8 +66,35 @@ def test_only_a_group_that_is_left_to_the_engine_is_used(service: Path) -> None:
     assert delegated_group() is None
     os.setxattr(service, "user.delegate", b"1")
     assert delegated_group() == service
-    enter(service)  # without a group below
-    assert delegated_group() is None
+
+
+def test_engine_in_a_scope_moves_into_a_group_below(service: Path) -> None:
+    enter(service)
+    os.setxattr(service, "trusted.delegate", b"1")
+    assert create_group_of_jobs(LIMITS) == service / "jobs"
+    assert Path("/proc/self/cgroup").read_text().strip() == "0::/labrats.service/engine"
+    assert create_group_of_jobs(LIMITS) == service / "jobs"
+
+
+IN_CONTAINER = """
+import subprocess
+from labrats.model.protocol import ResourceLimits
+from labrats.sandbox.control_groups import create_group_of_jobs, delegated_group
+assert str(delegated_group()) == "/sys/fs/cgroup", delegated_group()
+with subprocess.Popen(["sleep", "60"]) as other:
+    print(create_group_of_jobs(ResourceLimits(memory_bytes=2**30)))
+    print(open("/proc/self/cgroup").read().strip(), open(f"/proc/{other.pid}/cgroup").read().strip())
+    other.kill()
+"""
+
+
+def test_engine_in_a_container_uses_its_groups_if_it_may_write_them(service: Path) -> None:
+    os.removexattr(service, "trusted.delegate")
+    enter(service)
+    mounted = 'umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
+    command = ["unshare", "--cgroup", "--mount", "sh", "-c", mounted, "sh", sys.executable, "-c", IN_CONTAINER]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["/sys/fs/cgroup/jobs", "0::/engine", "0::/engine"], done.stderr
 
 
 def test_group_with_processes_of_its_own_cannot_be_used(service: Path) -> None:

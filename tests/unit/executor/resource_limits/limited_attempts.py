@@ -1,6 +1,5 @@
 """Attempts with limits, and programs that exceed them. They end by themselves soon, should a limit not work."""
 
-import mmap
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ for _ in range(4):
         held = bytearray(b'x') * (100 << 20)
         time.sleep(20)
         os._exit(0)
-time.sleep(20)
-"""
-FILL_FILE_IN_MEMORY = """
-import os, time
-file = os.memfd_create('file')
-for _ in range(400):
-    os.write(file, b'x' * (1 << 20))
 time.sleep(20)
 """
 MANY_WITHOUT_MAIN_THREAD = """
@@ -90,13 +82,3 @@ def an_attempt_of(tmp_path: Path, script: str, limits: ResourceLimits, **inputs:
     config = JobConfig(provider="claude", mcp_servers={"docs": McpServer(command="docs")})  # in a file of credentials
     inputs |= {"config": config, "programs": {"claude": str(program)}, "limits": limits}
     return an_attempt(tmp_path, **inputs)
-
-
-def looks_at_mapped_files() -> bool:
-    """Return whether this process may look at the files that others have only mapped, as root may."""
-    with mmap.mmap(-1, mmap.PAGESIZE):
-        line = next(line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(" (deleted)"))
-        try:
-            return Path("/proc/self/map_files", line.split()[0].lstrip("0")).exists()
-        except PermissionError:
-            return False

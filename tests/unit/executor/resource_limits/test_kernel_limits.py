@@ -6,31 +6,27 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from labrats.model.protocol import ResourceLimits, Sandbox
-from tests.unit.executor.resource_limits.limited_attempts import MEBIBYTE, an_attempt_of
+from tests.unit.executor.resource_limits.limited_attempts import MEBIBYTE, an_attempt_of, in_sandbox
 
-QUEUE_SIGNALS = """
-import ctypes, os, signal, time
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 5])
-libc, queued = ctypes.CDLL(None), 0
-while queued < 10**6 and libc.sigqueue(os.getpid(), signal.SIGRTMIN + 5, ctypes.c_void_p(0)) == 0:
-    queued += 1
-print(queued, file=open("out", "w"))
+SHOW_LIMITS = """
+import resource
+with open("out", "w") as out:
+    print(*(resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)), file=out)
 """
 
 
-@pytest.mark.parametrize("place", ["sandbox", "pod"])
-def test_signals_that_wait_are_left_to_others(tmp_path: Path, place: str) -> None:
-    """Without any left, other processes of the user could set no timer. The pods of a node have the same user."""
-    program = shutil.which("bwrap")
-    assert program
-    fields: dict[str, Any] = {"sandbox": Sandbox(program=program)} if place == "sandbox" else {"on_cluster": True}
-    attempt = an_attempt_of(tmp_path, QUEUE_SIGNALS, ResourceLimits(), **fields)
+def test_files_and_an_ordinary_users_threads_are_limited_in_the_sandbox(tmp_path: Path) -> None:
+    before, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    limits = ResourceLimits(processes=100, disk_bytes=8 * MEBIBYTE)
+    attempt = an_attempt_of(tmp_path, SHOW_LIMITS, limits, **in_sandbox())
     attempt.run()
-    most, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
-    assert most == resource.RLIM_INFINITY or int((attempt.workspace / "out").read_text()) <= most // 16
+    size, threads = map(int, (attempt.workspace / "out").read_text().split())
+    assert size == (8 + 1024) * MEBIBYTE
+    if os.geteuid() == 0:  # the kernel counts none
+        assert threads == before
+    else:
+        assert 3200 < threads < 3200 + 10_000
 
 
 def has_resource_capability() -> bool:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.resource_limits import watcher
-from labrats.executor.resource_limits.machine_shares import MachineShares
+from labrats.executor.resource_limits import sampler, watcher
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
@@ -87,13 +86,13 @@ async def test_an_error_of_the_measurement_ends_the_work(monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> list[int]:
         raise MemoryError("no memory to measure with")
 
-    monkeypatch.setattr(watcher, "descendants", fail)
+    monkeypatch.setattr(sampler, "descendants", fail)
     monkeypatch.setattr(watcher, "kill_descendants", lambda _: None)
     with pytest.raises(MemoryError):
         await watcher.run_within_limits(asyncio.Event().wait, MEMORY)
 
 
-async def test_shares_are_measured_although_the_agent_has_taken_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_cannot_be_measured_as_no_thread_is_left_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -101,11 +100,26 @@ async def test_shares_are_measured_although_the_agent_has_taken_all_threads(monk
     monkeypatch.setattr(watcher, "LONG_SAMPLE_SECONDS", 0.01)
     monkeypatch.setattr(watcher, "kill_descendants", ended.append)
     monkeypatch.setattr(threading.Thread, "start", fail)
-    results = iter([None, GiveUp(FailedCode.PROCESS_LIMIT, "too many")])
-    monkeypatch.setattr(MachineShares, "excess", lambda _: next(results))
-    with pytest.raises(GiveUp, match="too many"):
+    with pytest.raises(RuntimeError, match="can't start new thread"):
         await watcher.run_within_limits(asyncio.Event().wait, ResourceLimits())
-    assert ended == [os.getpid()]
+    assert ended == [os.getpid()] * 2
+
+
+@pytest.mark.parametrize("share", ["_THREADS_SHARE", "_MEMORY_SHARE"])
+async def test_without_a_setting_the_work_has_a_share_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, share: str
+) -> None:
+    monkeypatch.setattr(watcher, "LONG_SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr(sampler, "_SHORT", 1.0)  # the memory of the machine is nearly full
+    monkeypatch.setattr(sampler, share, 1e-9)
+
+    async def work() -> None:
+        child = await asyncio.create_subprocess_exec("sleep", "20")
+        await child.wait()
+
+    with pytest.raises(GiveUp, match=r"% of (what )?the machine") as ended:
+        await watcher.run_within_limits(work, ResourceLimits())
+    assert ended.value.code == ("process_limit" if share == "_THREADS_SHARE" else "out_of_memory")
 
 
 def test_executor_that_cannot_end_its_agent_ends_itself() -> None:
