@@ -66,11 +66,11 @@ _MOST_LEFT_OUT: Final = 20
 """Files and repositories that are left out because git would add nothing otherwise. Each costs a run of git."""
 
 _EXCLUDES_FILE: Final = "labrats-excludes"
-_EXCLUDED: Final = (
-    *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
-    *(".DS_Store", "Thumbs.db", "*.swp", "*~", ".idea/", ".vscode/"),
-)
-"""Patterns of new files that the patch omits: caches and editor files that people ignore in every repository."""
+_INSTALLED: Final = ("node_modules/", ".venv/")
+_EXCLUDED: Final = ("__pycache__/", "*.pyc", *_INSTALLED)
+"""Patterns of new files that the patch omits: what programs make and install. A folder of `_INSTALLED` with files that
+the repository tracks is its own work, and its new files are not omitted.
+"""
 
 _WITHOUT_FLAGS: Final = b"H "
 """The beginning of a line about a file that git compares with the index. It names others with other letters."""
@@ -103,6 +103,7 @@ _ENVIRONMENT: Final = {
 }
 
 
+_LITERALLY: Final = {"GIT_LITERAL_PATHSPECS": "1"}
 _EMPTY: Final = ("--quiet", "--bare", "--template=")
 _CONFIGURATION_FILE: Final = "config"
 _OBEYED: Final = (_CONFIGURATION_FILE, "config.worktree", "commondir", "info", _NO_PROGRAMS, _NO_FILES)
@@ -372,7 +373,17 @@ class EngineRepository:
             errors, failure = await self._add(add, no_programs)
         if failure:
             raise failure
+        if not ignored_too and (new := [path for path in await self.left_out() if _is_in_tracked_folder(path)]):
+            paths = b"\0".join(new)
+            options = ("--force", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
+            await self.git("add", *options, stdin=paths, variables=no_programs | _LITERALLY, in_workspace=True)
         return reasons + [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
+
+    async def left_out(self) -> list[bytes]:
+        """Return the files and folders that the index lacks and that the repository's own rules do not ignore."""
+        options = ("--others", "--directory", "--no-empty-directory", "--exclude-per-directory=.gitignore", "-z")
+        listed = await self.git("ls-files", *options, *OUTSIDE_PUBLICATION, in_workspace=True)
+        return listed.split(b"\0")[:-1]
 
     def _named_in(self, errors: bytes) -> tuple[str, str] | None:
         """Return the path that git names in the error after which it has added nothing, and what is left out.
@@ -508,6 +519,14 @@ class EngineRepository:
         if status != 0:
             raise GitFailed(f"git {arguments[0]} exited with status {status}", bytes(printed))
         return bytes(printed)
+
+
+def _is_in_tracked_folder(path: bytes) -> bool:
+    """Return whether something that was left out is in a folder of `_INSTALLED` that has tracked files, too.
+
+    Otherwise git names only the folder.
+    """
+    return any(f"/{name}".encode() in b"/" + path.removesuffix(b"/") for name in _INSTALLED)
 
 
 def entries_before(changes: bytes) -> dict[bytes, bytes]:

@@ -51,14 +51,21 @@ async def report_bundle(context: RunContext, baseline: Baseline, seconds: float 
     repository.require_own_objects()
     repository = repository.with_own_index()
     # Commits on those of the setup commands cannot be pushed without these, which are not the agent's work.
-    own_head = None if baseline.head.commit != cloned else head
+    own_head = head if head and baseline.head.commit == cloned and await _extends(repository, cloned, head) else None
+    if own_head and await _has_publication(repository, cloned, own_head):
+        context.events.log(
+            f"[the bundle has one commit in place of the agent's, which have files of {PUBLICATION_FOLDER}]"
+        )
+        own_head = None
     try:
         async with asyncio.timeout(seconds):
             top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
             bundle = None if top == cloned else await _bundle(context, repository, top, cloned)
     except (DiffFailed, TimeoutError) as error:
         failure = error if isinstance(error, DiffFailed) else DiffFailed(f"git took more than {seconds} s")
-        if not (is_new and own_head and await _can_stand_alone(repository, cloned, own_head, baseline.earlier)):
+        earlier = baseline.earlier
+        # The commits of the job that this one continues must stay.
+        if not (is_new and own_head) or (earlier and await _has_commits_beyond(repository, earlier, own_head)):
             raise failure from error
         bundle = await _bundle(context, repository, own_head, cloned)
         reason = context.events.field(str(failure))
@@ -73,16 +80,6 @@ async def _bundle(context: RunContext, repository: EngineRepository, top: str, c
     await repository.git("update-ref", BUNDLE_REF, top)
     await _require_no_secret(context, repository, top, cloned)
     return await repository.git("bundle", "create", "--quiet", "-", BUNDLE_REF, f"^{cloned}", most_bytes=BUNDLE_BYTES)
-
-
-async def _can_stand_alone(repository: EngineRepository, cloned: str, head: str, earlier: str | None) -> bool:
-    """Return whether the agent's commits can be pushed as they are.
-
-    earlier: the last commit of the job that this one continues, from which they must descend.
-    """
-    if not await _extends(repository, cloned, head):
-        return False
-    return earlier is None or not await _has_commits_beyond(repository, earlier, head)
 
 
 async def baseline_before(context: RunContext, baseline: Baseline, cloned: str) -> Baseline | None:
@@ -110,11 +107,11 @@ async def _top_commit(
 ) -> str:
     """Return the last commit of the bundle, which the engine makes if the agent has left uncommitted changes.
 
-    baseline: the tree before the agent started. head: what the agent has checked out; None to use none of its commits.
+    baseline: the tree before the agent started. head: the agent's last commit; None to use none of its commits.
     earlier:  the last commit of the job that this one continues. The returned commit descends from it, so that it can
               be pushed to the same branch.
     """
-    if head and await _extends(repository, cloned, head):
+    if head:
         base, message = head, _UNCOMMITTED
     else:
         base, message = cloned, _ALL_CHANGES
@@ -135,10 +132,7 @@ async def _has_commits_beyond(repository: EngineRepository, commit: str, other: 
 
 
 async def _extends(repository: EngineRepository, cloned: str, head: str) -> bool:
-    """Return whether `head` can be pushed onto the cloned commit: it descends from it, and needs no other commit.
-
-    Commits with files of the publication cannot, either.
-    """
+    """Return whether `head` can be pushed onto the cloned commit: it descends from it, and needs no other commit."""
     if head == cloned:
         return True
     new = (head, f"^{cloned}")
@@ -146,9 +140,13 @@ async def _extends(repository: EngineRepository, cloned: str, head: str) -> bool
         listed = (await repository.git("rev-list", "--boundary", *new, "--")).decode().split()
     except DiffFailed:  # commits are missing, as after a shallow fetch
         return False
-    if [commit for commit in listed if commit.startswith("-")] != [f"-{cloned}"]:
-        return False
-    return not await repository.git("rev-list", "--full-history", "--max-count=1", *new, "--", PUBLICATION_FOLDER)
+    return [commit for commit in listed if commit.startswith("-")] == [f"-{cloned}"]
+
+
+async def _has_publication(repository: EngineRepository, cloned: str, head: str) -> bool:
+    """Return whether commits after the cloned one have files of the publication, which is not pushed."""
+    new = (head, f"^{cloned}")
+    return bool(await repository.git("rev-list", "--full-history", "--max-count=1", *new, "--", PUBLICATION_FOLDER))
 
 
 async def _tree_on(repository: EngineRepository, base: str, cloned: str, baseline: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -217,6 +217,9 @@ async def _store_patch(
         context.events.log(f"[the patch omits what git cannot add: {context.events.field(error)}]")
     if more := len(errors[_MOST_ERRORS:]):
         context.events.log(f"[the patch omits {more} more that git cannot add]")
+    if left_out := await repository.left_out():
+        names = _named(context, left_out)
+        context.events.log(f"[not in the patch, as programs have made or installed it: {names}]")
     changes, since_kept = await repository.changes_since(tree), await repository.changes_since_kept()
     if since_kept not in (None, changes):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
@@ -225,10 +228,14 @@ async def _store_patch(
     if patch := await _patch(context, repository, tree, blobs):
         context.events.patch(patch)
         if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
-            names = ", ".join(context.events.field(name.decode(errors="replace")) for name in prepared[:_MOST_NAMES])
-            rest = f" and {len(prepared) - _MOST_NAMES} more" if len(prepared) > _MOST_NAMES else ""
-            context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}{rest}]")
+            names = _named(context, prepared)
+            context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}]")
     return len(changes)
+
+
+def _named(context: RunContext, paths: Sequence[bytes]) -> str:
+    names = ", ".join(context.events.field(path.decode(errors="replace")) for path in paths[:_MOST_NAMES])
+    return f"{names} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else names
 
 
 async def _prepared(repository: EngineRepository, baseline: Baseline) -> set[bytes]:

@@ -223,6 +223,7 @@ def test_committed_publication_is_in_no_commit_of_the_bundle(tmp_path: Path, rep
     assert fetched(attempt, repository) == [("Add all changes", ENGINE)]
     assert names_in(repository) == ["one.txt", "readme.txt", "three.txt", "two.txt", "x"]
     assert b".labrats" not in (attempt.path / "changes.patch").read_bytes()
+    assert "[the bundle has one commit in place of the agent's, which have files of .labrats]" in attempt.logs
 
 
 SECRETS = {

@@ -85,16 +85,36 @@ def test_patch_applies_to_the_original_repository(tmp_path: Path, repository: Pa
     assert tree_of(repository) == tree_of(attempt.workspace)
 
 
-def test_patch_omits_caches_and_editor_files(tmp_path: Path, repository: Path) -> None:
+def test_patch_omits_only_what_programs_make_and_install_and_the_log_names_it(tmp_path: Path, repository: Path) -> None:
     script = """
-        mkdir -p src/__pycache__ node_modules/x .venv/bin; echo x > src/__pycache__/a.cpython-311.pyc; echo x > old.pyc
-        echo x > node_modules/x/index.js; echo x > .venv/bin/python; echo x > .DS_Store; echo x > .main.py.swp
+        mkdir -p src/__pycache__ node_modules/x .venv/bin ignored .vscode .idea; echo ignored > .gitignore
+        echo x > src/__pycache__/a.cpython-311.pyc; echo x > old.pyc; echo x > ignored/file
+        echo x > node_modules/x/index.js; echo x > .venv/bin/python
+        echo x > .DS_Store; echo x > .main.py.swp; echo x > notes~; echo x > .vscode/tasks.json; echo x > .idea/a.xml
         echo 'print(1)' > src/main.py"""
     attempt = an_attempt_of(tmp_path, script, repository)
 
-    assert outputs_of(attempt).files_changed == 1
-    assert b"src/main.py" in patch_of(attempt)
-    assert not any(name in patch_of(attempt) for name in (b".pyc", b"node_modules", b".venv", b".DS_Store", b".swp"))
+    named = (".gitignore", ".DS_Store", ".main.py.swp", "notes~", ".vscode/tasks.json", ".idea/a.xml", "src/main.py")
+    assert outputs_of(attempt).files_changed == len(named)
+    assert all(f"b/{name}".encode() in patch_of(attempt) for name in named)
+    left_out = ".venv/, node_modules/, old.pyc, src/__pycache__/"
+    assert f"[not in the patch, as programs have made or installed it: {left_out}]" in attempt.logs
+
+
+def test_new_files_beside_tracked_ones_in_node_modules_are_in_the_patch(tmp_path: Path, repository: Path) -> None:
+    (repository / "vendor/node_modules").mkdir(parents=True)
+    (repository / "vendor/node_modules/own.js").write_text("own")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=Vendor")
+    script = """
+        mkdir -p vendor/node_modules/new/__pycache__ node_modules; echo x > node_modules/installed.js
+        echo new > 'vendor/node_modules/*.js'; echo new > vendor/node_modules/new/index.js"""
+    attempt = an_attempt_of(tmp_path, script, repository)
+
+    assert outputs_of(attempt).files_changed == 2
+    assert b"b/vendor/node_modules/*.js" in patch_of(attempt)
+    assert b"b/vendor/node_modules/new/index.js" in patch_of(attempt)
+    assert b"installed" not in patch_of(attempt)
 
 
 @pytest.mark.parametrize("script", ["true", "git init -q", "git init -q --separate-git-dir=elsewhere"])
