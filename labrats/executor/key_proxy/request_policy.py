@@ -34,26 +34,18 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 _QUERY: Final = re.compile(r"((beta|api-version|client_version|limit|after_id|before_id)=[\w.:-]*(&|$))*")
 """The parameters of the programs and of Azure. Gateways have others, such as one for another model."""
 
-_NOT_FORWARDED: Final = frozenset(
-    b"accept-encoding api-key authorization connection content-length content-type cookie expect forwarded host "
-    b"keep-alive openai-organization openai-project proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade via x-api-key".split()
+_FORWARDED: Final = frozenset(
+    b"accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version conversation-id "
+    b"idempotency-key openai-beta originator session-id thread-id traceparent tracestate user-agent version x-app x-client-request-id "
+    b"x-openai-subagent".split()
 )
-"""Headers of a request that concern this connection, its credentials, or who pays. Without Accept-Encoding, usage is
-readable. A body is JSON, also for a server that would read a form if Content-Type said so.
+_FORWARDED_PREFIXES: Final = (b"x-claude-code-", b"x-codex-", b"x-stainless-")
+"""The headers that are forwarded: those of the agents' programs and of the providers' libraries.
+
+In others, some servers and gateways find another method, path, host, model or key than those of the request, or who
+pays. The proxy sets those of the credential and the body itself. Without Accept-Encoding, usage is readable. A body is
+JSON, also for a server that would read a form if Content-Type said so.
 """
-
-_PREFIXES_NOT_FORWARDED: Final = (
-    *(b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-http-method", b"x-method-override"),
-    *(b"cf-aig-", b"helicone-", b"x-arch-", b"x-envoy-", b"x-gateway-", b"x-goog-", b"x-litellm-", b"x-portkey-"),
-)
-"""Starts of the names of headers in which some servers find another method, path or host than those of the request.
-
-Those of the second line belong to gateways, which send the request, and a key, to the server that such a header names.
-"""
-
-_CREDENTIALS: Final = (b"-key", b"apikey", b"-authorization", b"-token", b"-vk")
-"""Ends of the names of headers with a key, such as one of the agent's own for the server behind a gateway."""
 
 
 @dataclass
@@ -89,21 +81,9 @@ class RequestPolicy:
             model, body = self._body_rules.check(target.partition(b"?")[0].decode("latin-1"), body)
         elif body:
             raise Refused(400, "a GET request must not have a body")
-        named = {
-            name.strip().lower()
-            for field, value in headers
-            if field.lower() == b"connection"
-            for name in value.split(b",")
-        }
-        dropped = _NOT_FORWARDED | named
-        kept = [
-            (name, value)
-            for name, value in headers
-            # Some servers read an underscore as a hyphen.
-            if not {lower := name.lower(), usual := lower.replace(b"_", b"-")} & dropped
-            and not usual.startswith(_PREFIXES_NOT_FORWARDED)
-            and not usual.endswith(_CREDENTIALS)
-        ]
+        # Some servers read an underscore as a hyphen.
+        usual = [(name.lower().replace(b"_", b"-"), name, value) for name, value in headers]
+        kept = [(name, value) for key, name, value in usual if key in _FORWARDED or key.startswith(_FORWARDED_PREFIXES)]
         length = str(len(body)).encode()
         of_body = [(b"content-type", b"application/json"), (b"content-length", length)] if method == b"POST" else []
         host = (b"host", self.server.authority.encode("ascii", "replace"))

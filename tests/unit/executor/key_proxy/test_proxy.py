@@ -1047,6 +1047,7 @@ async def test_headers_that_choose_who_pays_are_not_forwarded(tmp_path: Path) ->
     [
         *("X-Forwarded-Host", "X-Original-URL", "X-HTTP-Method-Override", "x-portkey-custom-host"),
         *("Helicone-Target-Url", "x-goog-api-key", "apikey", "X-Serving-Authorization", "x-goog-user-project"),
+        *("x-target-url", "X-New-Gateway-Route", "Cookie", "Via"),
     ],
 )
 async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_path: Path, header: str) -> None:
