@@ -101,10 +101,16 @@ def ending_key(reported: ReportedJob) -> str:
 
 
 def ending_body(reported: ReportedJob, comment_url: str) -> str:
-    """Return the text of the short comment at the end of a job. comment_url: of the comment with its result."""
+    """Return the text of the comment at the end of a job that a comment has started: its answer, or why it failed.
+
+    comment_url: of the comment with all of its result.
+    """
     job = reported.job
     marker = CommentMarker(key=ending_key(reported), job=job.id, created_at=job.created_at, state=_STATES[job.phase])
-    return f"{_marker_line(marker)}\n\n{AGENT_MARK}\n{_headline(reported)} See {comment_url}"
+    parts = [_marker_line(marker), f"{AGENT_MARK}\n{_headline(reported)} See {comment_url}", *_failure(reported)]
+    if job.phase is Phase.SUCCEEDED:
+        parts.append(neutralised(answer_of(reported), reported.known_hosts, _TEXT_BYTES))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _with_earlier_job(present: str, marker: CommentMarker, job: EarlierJob) -> str:
@@ -157,7 +163,7 @@ def _state_of(reported: ReportedJob) -> str:
 
 
 def _headline(reported: ReportedJob) -> str:
-    """Return the state of the job as one bold line."""
+    """Return the state of the job in one line, with what it has left on GitHub."""
     job, agent = reported.job, one_line(reported.agent, reported.known_hosts, 100)
     state = _STATES[job.phase]
     if job.phase is Phase.PENDING:
@@ -168,7 +174,20 @@ def _headline(reported: ReportedJob) -> str:
         state += " and changed nothing"
     elif job.phase is Phase.CANCELLED and job.status.superseded_by:
         state += f", because `{job.status.superseded_by}` supersedes it"
-    return f"**{agent}** {state}."
+    results = " and ".join(_results(reported)) if job.phase is Phase.SUCCEEDED else ""
+    return f"**{agent}** {state}. {results}".rstrip() + ("." if results else "")
+
+
+def _results(reported: ReportedJob) -> Iterator[str]:
+    """Yield what the job has left on GitHub, in the order of its weight."""
+    report, published = reported.job.spec.report, reported.job.status.published
+    number = report.target.pull_request if report and report.target else None
+    if (url := reported.pull_request_url) and url.endswith(f"/pull/{number}"):
+        yield "New commits"
+    elif url:
+        yield f"Pull request #{url.rpartition('/')[2]}"
+    if published and published.review_url:
+        yield f"[Review]({published.review_url})"
 
 
 def _wait_of(job: Job) -> str:
@@ -190,8 +209,7 @@ def changed_nothing(reported: ReportedJob) -> bool:
 
 def _parts(reported: ReportedJob) -> Iterator[str]:
     job, hosts = reported.job, reported.known_hosts
-    if job.status.failed_reason and job.phase is not Phase.SUCCEEDED:
-        yield f"> {one_line(job.status.failed_reason, hosts, _REASON_LENGTH)}"
+    yield from _failure(reported)
     if job.phase is Phase.RUNNING and reported.activity:
         yield f"Now: {one_line(reported.activity, hosts, 200)}"
     if job.phase is Phase.SUCCEEDED:
@@ -209,6 +227,14 @@ def _parts(reported: ReportedJob) -> Iterator[str]:
     if reported.refused:
         listed = reported.refused[:_LISTED]
         yield "Not published:\n" + "\n".join(f"- {one_line(each, hosts, _REASON_LENGTH)}" for each in listed)
+
+
+def _failure(reported: ReportedJob) -> Iterator[str]:
+    job = reported.job
+    if job.status.failed_reason and job.phase is not Phase.SUCCEEDED:
+        yield f"> {one_line(job.status.failed_reason, reported.known_hosts, _REASON_LENGTH)}"
+    if job.phase is Phase.FAILED:
+        yield "To run it again, comment `/labrats retry`."
 
 
 def answer_of(reported: ReportedJob) -> str:

@@ -11,13 +11,14 @@ from msgspec.structs import replace
 from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceSetup
 from labrats.model.phases import Phase
 from labrats.model.publication import Finding, Publication
-from labrats.model.report import CommentMode, PullRequestReport, Report, ReportTarget
+from labrats.model.report import CommentMode, Published, PullRequestReport, Report, ReportTarget
 from labrats.reports.check import check_of
-from labrats.reports.comment import COMMENT_BYTES, comment_body, marker_of
+from labrats.reports.comment import COMMENT_BYTES, comment_body, ending_body, marker_of
 from labrats.reports.reported_job import ReportedJob
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, a_spec
 
+REVIEW = "https://github.com/octo/demo/pull/18#pullrequestreview-1"
 TARGET = ReportTarget(repository="octo/demo", issue=17, source="github")
 
 
@@ -132,6 +133,45 @@ def test_every_other_end_is_reported_with_its_reason(phase: Phase, words: str) -
     body = body_of(a_reported_job(phase, failed_reason="the model said no to @octocat"))
     assert words in body
     assert "> the model said no to @\u200boctocat" in body
+
+
+@pytest.mark.parametrize(
+    ("target", "review", "words"),
+    [
+        (TARGET, None, "has finished. Pull request #18."),
+        (ReportTarget(repository="octo/demo", pull_request=18), None, "has finished. New commits."),
+        (
+            ReportTarget(repository="octo/demo", pull_request=18),
+            REVIEW,
+            f"has finished. New commits and [Review]({REVIEW}).",
+        ),
+        (ReportTarget(repository="octo/demo", pull_request=17), None, "has finished. Pull request #18."),
+    ],
+)
+def test_the_headline_names_the_result(target: ReportTarget, review: str | None, words: str) -> None:
+    report = Report(comment=CommentMode.STICKY).over(Report(target=target))
+    reported = a_reported_job(
+        Phase.SUCCEEDED,
+        report=replace(report, target=target),
+        pull_request_url="https://github.com/octo/demo/pull/18",
+        published=Published(review_url=review),
+    )
+    assert f"**ai-developer** {words}" in body_of(reported)
+
+
+def test_a_failure_says_how_to_run_the_job_again() -> None:
+    assert "`/labrats retry`" in body_of(a_reported_job(Phase.FAILED, failed_reason="no"))
+    for phase in (Phase.SUCCEEDED, Phase.CANCELLED, Phase.RUNNING):
+        assert "retry" not in body_of(a_reported_job(phase))
+
+
+def test_the_comment_at_the_end_of_a_reply_is_the_answer_or_why_it_failed() -> None:
+    """Nobody is notified of the edit of another comment."""
+    url = "https://github.com/octo/demo/issues/17#issuecomment-1"
+    answer = ending_body(a_reported_job(Phase.SUCCEEDED, result="The cause is in `a.py`."), url)
+    assert f"**ai-developer** has finished. See {url}\n\nThe cause is in `a.py`." in answer
+    failure = ending_body(a_reported_job(Phase.FAILED, failed_reason="no key"), url)
+    assert "> no key\n\nTo run it again, comment `/labrats retry`." in failure
 
 
 def test_a_superseded_job_is_reported_with_the_newer_one() -> None:
