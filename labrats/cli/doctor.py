@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from json import dumps
 from typing import TYPE_CHECKING, Final
 
-from labrats.cli.engine import EngineCommands, startup_errors_explained
+from labrats.cli.engine import EngineCommands, require_linux, startup_errors_explained
 from labrats.cli.errors import ExitCode
 from labrats.cli.findings import Finding
 from labrats.cli.options import Json
@@ -52,6 +52,7 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
             if on_cluster:
                 findings = asyncio.run(_examine_cluster(engine))
             else:
+                require_linux("labrats doctor")
                 findings = [*examine(settings), *limits(settings)]
                 findings += list(_of_stored_data(engine, findings))
             findings += unmet(settings, findings)

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import json
+import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -116,6 +118,15 @@ class EngineCommands(Protocol):
         ...
 
 
+def require_linux(command: str) -> None:
+    """Raise CommandError on another system, where the engine cannot run, and the commands of a client can."""
+    if sys.platform != "linux":
+        advice = (
+            "run the engine on Linux, in a container or on a virtual machine. The other commands work here: see --url"
+        )
+        raise CommandError(f"{command} needs Linux, and this is {platform.system()}: {advice}", ExitCode.USAGE)
+
+
 def serve_command(engine: EngineCommands) -> Callable[..., None]:
     """Build `labrats serve`."""
 
@@ -146,6 +157,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             sandbox: Refuse to start unless agents can run in a sandbox. Same as LABRATS_SANDBOX=true.
             demo: Also submit a first job, show its log, and print commands to try next.
         """
+        require_linux("labrats serve")
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
             greet = partial(_greet, demo, role in (None, "all", "api"), data_dir)
             engine.serve(
