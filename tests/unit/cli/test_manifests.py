@@ -15,7 +15,7 @@ def test_manifests_prints_all_objects_of_an_installation(labrats: Labrats) -> No
     kinds = {each["kind"] for each in printed}
     assert printed[0]["kind"] == "Namespace"
     assert {"CustomResourceDefinition", "Deployment", "Role", "Service", "NetworkPolicy"} <= kinds
-    assert {each["metadata"].get("namespace") for each in printed} == {None, "labrats"}
+    assert {each["metadata"].get("namespace") for each in printed} == {None, "labrats", "kube-node-lease"}
 
 
 def test_manifests_uses_the_given_namespace_and_images(labrats: Labrats) -> None:
