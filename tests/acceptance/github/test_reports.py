@@ -238,7 +238,7 @@ async def test_a_person_who_asked_in_a_comment_gets_a_new_one_at_the_end(
         await published(admin, await deliver(engine, "issue_comment", payload))
     _, sticky, ending = github.comments_of(issue)
     assert "It works." in sticky["body"]
-    assert visible(ending["body"]).strip() == f"**ai-developer** has finished. See {sticky['html_url']}"
+    assert visible(ending["body"]).strip() == f"**ai-developer** has finished. See {sticky['html_url']}\n\nIt works."
     assert [each["content"] for each in github.demo.reactions_to(asked)] == ["eyes", "+1"]
     assert issue.reactions == []
 
