@@ -180,14 +180,14 @@ def _headline(reported: ReportedJob) -> str:
 
 def _results(reported: ReportedJob) -> Iterator[str]:
     """Yield what the job has left on GitHub, in the order of its weight."""
-    report, published = reported.job.spec.report, reported.job.status.published
+    report = reported.job.spec.report
     number = report.target.pull_request if report and report.target else None
     if (url := reported.pull_request_url) and url.endswith(f"/pull/{number}"):
         yield "New commits"
     elif url:
         yield f"Pull request #{url.rpartition('/')[2]}"
-    if published and published.review_url:
-        yield f"[Review]({published.review_url})"
+    if reported.review_url:
+        yield f"[Review]({reported.review_url})"
 
 
 def _wait_of(job: Job) -> str:

@@ -37,6 +37,7 @@ class ReportedJob:
     known_hosts:      hosts to which texts of the agent may link.
     activity:         what the agent of a running job does now.
     pull_request_url: of the pull request with the agent's commits.
+    review_url:       of the review that the job has posted.
     refused:          reasons why parts of the report were not published.
     waiting:          names of the parts that are tried again later.
     patch:            the agent's changes, where no pull request has them.
@@ -55,6 +56,7 @@ class ReportedJob:
     waiting: tuple[str, ...] = ()
     patch: str | None = None
     lost: LostRace | None = None
+    review_url: str | None = None
 
     def without(self, secrets: Sequence[FoundSecret]) -> "ReportedJob":
         """Return the job with these secrets redacted in the agent's texts.

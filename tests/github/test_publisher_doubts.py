@@ -134,7 +134,8 @@ async def test_refusal_that_lasts_is_final(
     of_commits = Counter(str(call.body or call.path) for call in github.calls if call.status == 403)
     assert set(of_commits.values()) == ({tries} if tries else set())
     (comment,) = github.comments_of(issue)
-    assert "has finished." in comment["body"]
+    published = await published_by(world)
+    assert f"[Review]({published.review_url})." in comment["body"]
 
 
 async def test_each_try_has_a_new_token(github: GitHubStandIn) -> None:

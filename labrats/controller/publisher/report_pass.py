@@ -162,6 +162,7 @@ class ReportPass:
             self._hide_secrets()
         knows_commits = len(self._postponed) == earlier  # else the check and the labels, which depend on them, wait too
         review_url = await self._review(found) if succeeded and found else None
+        self.reported = replace(self.reported, review_url=review_url or self.published.review_url)
         check_url = await self._check() if knows_commits else None
         if succeeded and knows_commits and not self.reported.pull_request_url:
             await self._add_proposed_labels()

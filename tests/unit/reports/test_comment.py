@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceSetup
 from labrats.model.phases import Phase
 from labrats.model.publication import Finding, Publication
-from labrats.model.report import CommentMode, Published, PullRequestReport, Report, ReportTarget
+from labrats.model.report import CommentMode, PullRequestReport, Report, ReportTarget
 from labrats.reports.check import check_of
 from labrats.reports.comment import COMMENT_BYTES, comment_body, ending_body, marker_of
 from labrats.reports.reported_job import ReportedJob
@@ -154,7 +154,7 @@ def test_the_headline_names_the_result(target: ReportTarget, review: str | None,
         Phase.SUCCEEDED,
         report=replace(report, target=target),
         pull_request_url="https://github.com/octo/demo/pull/18",
-        published=Published(review_url=review),
+        review_url=review,
     )
     assert f"**ai-developer** {words}" in body_of(reported)
 
