@@ -183,7 +183,8 @@ def _results(reported: ReportedJob) -> Iterator[str]:
     report = reported.job.spec.report
     number = report.target.pull_request if report and report.target else None
     if (url := reported.pull_request_url) and url.endswith(f"/pull/{number}"):
-        yield "New commits"
+        if not reported.lost:
+            yield "New commits"
     elif url:
         yield f"Pull request #{url.rpartition('/')[2]}"
     if reported.review_url:

@@ -14,7 +14,7 @@ from labrats.model.publication import Finding, Publication
 from labrats.model.report import CommentMode, PullRequestReport, Report, ReportTarget
 from labrats.reports.check import check_of
 from labrats.reports.comment import COMMENT_BYTES, comment_body, ending_body, marker_of
-from labrats.reports.reported_job import ReportedJob
+from labrats.reports.reported_job import LostRace, ReportedJob
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, a_spec
 
@@ -157,6 +157,14 @@ def test_the_headline_names_the_result(target: ReportTarget, review: str | None,
         review_url=review,
     )
     assert f"**ai-developer** {words}" in body_of(reported)
+
+
+def test_a_job_that_could_not_push_names_no_new_commits() -> None:
+    target = ReportTarget(repository="octo/demo", pull_request=18)
+    report = replace(Report(comment=CommentMode.STICKY), target=target)
+    url = "https://github.com/octo/demo/pull/18"
+    lost = a_reported_job(Phase.SUCCEEDED, report=report, pull_request_url=url, lost=LostRace.NOT_PUSHED)
+    assert "**ai-developer** has finished, but nothing was pushed.\n" in body_of(lost)
 
 
 def test_a_failure_says_how_to_run_the_job_again() -> None:
