@@ -27,7 +27,10 @@ _FILE_BLOCK_BYTES: Final = 512
 """The unit of `ulimit -f`."""
 
 _FILE_MARGIN_BYTES: Final = 2**30
-"""Bytes of a single file above the limit on the disk: the sampler usually ends the attempt first, and says why."""
+_THREADS_FACTOR: Final = 2
+"""Bytes of a single file above the limit on the disk, and threads for each that an attempt may have. Beyond the limits
+of the kernel, an agent fails without a stated reason. The sampler ends the attempt before that, and says why.
+"""
 
 _MODULES: Final = "node_modules"
 _SHIMS: Final = "shims"
@@ -132,7 +135,7 @@ def _with_kernel_limits(limits: ResourceLimits) -> list[str]:
     if limits.disk_bytes is not None:
         words.append(f"ulimit -f {(limits.disk_bytes + _FILE_MARGIN_BYTES) // _FILE_BLOCK_BYTES}")
     if limits.processes is not None and os.geteuid() != 0:
-        most = threads_of_user() + limits.processes * THREADS_PER_PROCESS
+        most = threads_of_user() + limits.processes * THREADS_PER_PROCESS * _THREADS_FACTOR
         words.append(f"{{ ulimit -p {most} 2> /dev/null || ulimit -u {most}; }}")  # dash has -p, and bash has -u
     words.append(f"{{ echo {agent_oom_score()} > {OOM_SCORE_FILE} || true; }} 2> /dev/null")
     return ["/bin/sh", "-c", " && ".join([*words, 'exec "$@"']), "sh"]

@@ -23,8 +23,7 @@ _LIBRARIES: Final = ("/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/n
 def limit_this_process() -> None:
     """Limit this process's CPU time and memory, and deny it file writes and, where the kernel allows, the network.
 
-    It can open only the system's and Python's libraries; see `refuse_files`. In a sandbox or a pod, where the filter of
-    system calls refuses Landlock, it can open what the agent can.
+    It can open only the system's and Python's libraries; see `refuse_files`.
     """
     for limit, value in (
         (resource.RLIMIT_CPU, CPU_SECONDS),

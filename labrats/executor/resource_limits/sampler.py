@@ -44,7 +44,7 @@ class Sampler:
     def __init__(self, limits: ResourceLimits, folders: Sequence[Path], stopped: threading.Event) -> None:
         self.is_filled = False
         self._limits, self._folders, self._stopped = limits, folders, stopped
-        self._had_excess = False
+        self._most_threads, self._had_excess = most_threads(), False
 
     def excess_of_processes(self) -> GiveUp | None:
         """Return the end of an attempt with too many processes or threads, or too much memory."""
@@ -55,7 +55,7 @@ class Sampler:
         if most is not None and threads > most * THREADS_PER_PROCESS:
             what = f"{threads} threads, over {THREADS_PER_PROCESS} for each of LABRATS_AGENT_PROCESSES ({most})"
             return _too_many(f"{what}: raise the limit, or give")
-        if threads > most_threads():
+        if threads > self._most_threads:
             what = f"{threads} threads, over {_THREADS_SHARE:.0%} of what the machine may have"
             return _too_many(f"{what} (kernel.pid_max and kernel.threads-max): give")
         return self._excess_of_memory(pids)
@@ -65,7 +65,9 @@ class Sampler:
 
         The processes are read one after the other: what one shares with a child that starts meanwhile counts twice.
         """
-        most = _share_of_memory() if self._limits.memory_bytes is None else self._limits.memory_bytes
+        if (most := self._limits.memory_bytes or _share_of_memory()) == math.inf:
+            self._had_excess = False
+            return None
         used = sum(_resident_bytes(pid) for pid in pids)
         if used > most:
             used = sum(_proportional_bytes(pid) for pid in pids)

@@ -26,7 +26,7 @@ def test_files_and_an_ordinary_users_threads_are_limited_in_the_sandbox(tmp_path
     if os.geteuid() == 0:  # the kernel counts none
         assert threads == before
     else:
-        assert 3200 < threads < 3200 + 10_000
+        assert 6400 < threads < 6400 + 10_000
 
 
 def has_resource_capability() -> bool:
