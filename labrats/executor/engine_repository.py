@@ -66,8 +66,10 @@ _MOST_LEFT_OUT: Final = 20
 """Files and repositories that are left out because git would add nothing otherwise. Each costs a run of git."""
 
 _EXCLUDES_FILE: Final = "labrats-excludes"
+_MADE: Final = ("__pycache__/", "*.pyc")
 _INSTALLED: Final = ("node_modules/", ".venv/")
-_EXCLUDED: Final = ("__pycache__/", "*.pyc", *_INSTALLED)
+_EXCLUDED: Final = (*_MADE, *_INSTALLED)
+_IS_EXCLUDED: Final = re.compile(rb"(^|/)(__pycache__|node_modules|\.venv)/|\.pyc$")
 """Patterns of new files that the patch omits: what programs make and install. A folder of `_INSTALLED` with files that
 the repository tracks is its own work, and its new files are not omitted.
 """
@@ -146,6 +148,17 @@ class Change(NamedTuple):
     def blobs(self) -> list[bytes]:
         """The names of the objects with its content. A submodule has none."""
         return [entry.name for entry in self if entry.name and entry.mode != _SUBMODULE]
+
+
+class Added(NamedTuple):
+    """The parts of a workspace that the index lacks after `add_all`.
+
+    errors:   of git, about single files.
+    left_out: paths that programs have made or installed, of which those of folders end with a slash.
+    """
+
+    errors: list[str]
+    left_out: list[bytes]
 
 
 @dataclass(frozen=True)
@@ -336,10 +349,11 @@ class EngineRepository:
         remove_path(self.git_dir / name)
         shutil.copy2(self.git_dir / self.index, self.git_dir / name, follow_symlinks=False)
 
-    async def add_all(self, *, ignored_too: bool = False) -> list[str]:
-        """Update the index from the files of the workspace, in the sandbox. Return git's errors about single files.
+    async def add_all(self, *, ignored_too: bool = False) -> "Added":
+        """Update the index from the files of the workspace, in the sandbox.
 
-        The index then has all others. Git refuses, for example, a repository without a commit, and files in `.GIT`.
+        The index then has all but what the result names. Git refuses, for example, a repository without a commit, and
+        files in `.GIT`.
 
         Git reads the commit of each repository in the workspace, where links may lead to it.
         `git add` would run `git status` in each submodule, with the programs that its configuration names. In its place
@@ -353,7 +367,7 @@ class EngineRepository:
         finally:
             await self.reset_configuration()
 
-    async def _add_all(self, *, ignored_too: bool) -> list[str]:
+    async def _add_all(self, *, ignored_too: bool) -> "Added":
         folder = self.git_dir / _NO_PROGRAMS
         if not folder.exists():
             folder.mkdir()
@@ -373,17 +387,21 @@ class EngineRepository:
             errors, failure = await self._add(add, no_programs)
         if failure:
             raise failure
-        if not ignored_too and (new := [path for path in await self.left_out() if _is_in_tracked_folder(path)]):
-            paths = b"\0".join(new)
-            options = ("--force", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
-            await self.git("add", *options, stdin=paths, variables=no_programs | _LITERALLY, in_workspace=True)
-        return reasons + [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
+        left_out = [] if ignored_too else await self._left_out()
+        if new := [path for path in left_out if _is_in_tracked_folder(path)]:
+            add = ["add", "--force", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul"]
+            more, failure = await self._add(add, no_programs | _LITERALLY, stdin=b"\0".join(new))
+            errors += b"\n" + more
+            if failure:
+                reasons.append(f"new files in folders with tracked ones, such as {os.fsdecode(new[0])!r}")
+        reasons += [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
+        return Added(reasons, [path for path in left_out if path not in new])
 
-    async def left_out(self) -> list[bytes]:
-        """Return the files and folders that the index lacks and that the repository's own rules do not ignore."""
+    async def _left_out(self) -> list[bytes]:
+        """Return the files and folders of `_EXCLUDED` that the repository's own rules do not ignore."""
         options = ("--others", "--directory", "--no-empty-directory", "--exclude-per-directory=.gitignore", "-z")
         listed = await self.git("ls-files", *options, *OUTSIDE_PUBLICATION, in_workspace=True)
-        return listed.split(b"\0")[:-1]
+        return list(filter(_IS_EXCLUDED.search, listed.split(b"\0")[:-1]))
 
     def _named_in(self, errors: bytes) -> tuple[str, str] | None:
         """Return the path that git names in the error after which it has added nothing, and what is left out.
@@ -412,11 +430,13 @@ class EngineRepository:
                 return None if repository == "." else repository
         return None
 
-    async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[bytes, DiffFailed | None]:
+    async def _add(
+        self, arguments: Sequence[str], variables: Mapping[str, str], stdin: bytes = b""
+    ) -> tuple[bytes, DiffFailed | None]:
         """Run `git add`. Return the start of its errors, and the failure if it has not added all that it can."""
         failure = None
         try:
-            printed = await self.git(*arguments, variables=variables, stderr=STDOUT, in_workspace=True)
+            printed = await self.git(*arguments, stdin=stdin, variables=variables, stderr=STDOUT, in_workspace=True)
         except GitFailed as error:
             printed, failure = error.output, error
         errors = printed[:_ERROR_BYTES]

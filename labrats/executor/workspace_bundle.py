@@ -52,7 +52,7 @@ async def report_bundle(context: RunContext, baseline: Baseline, seconds: float 
     repository = repository.with_own_index()
     # Commits on those of the setup commands cannot be pushed without these, which are not the agent's work.
     own_head = head if head and baseline.head.commit == cloned and await _extends(repository, cloned, head) else None
-    if own_head and await _has_publication(repository, cloned, own_head):
+    if is_new and own_head and await _has_publication(repository, cloned, own_head):
         context.events.log(
             f"[the bundle has one commit in place of the agent's, which have files of {PUBLICATION_FOLDER}]"
         )

@@ -212,14 +212,14 @@ async def _store_patch(
             await repository.take_entries_of(commit)
         except DiffFailed as failure:  # objects of the commit are missing
             context.events.log(f"[the patch may omit what is committed and ignored: {failure}]")
-    errors = await repository.add_all()
+    errors, left_out = await repository.add_all()
     for error in errors[:_MOST_ERRORS]:
         context.events.log(f"[the patch omits what git cannot add: {context.events.field(error)}]")
     if more := len(errors[_MOST_ERRORS:]):
         context.events.log(f"[the patch omits {more} more that git cannot add]")
-    if left_out := await repository.left_out():
-        names = _named(context, left_out)
-        context.events.log(f"[not in the patch, as programs have made or installed it: {names}]")
+    if left_out:
+        what = f"{len(left_out)} files or folders that programs have made or installed"
+        context.events.log(f"[the patch leaves out {what}: {_named(context, left_out)}]")
     changes, since_kept = await repository.changes_since(tree), await repository.changes_since_kept()
     if since_kept not in (None, changes):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")

@@ -98,7 +98,8 @@ def test_patch_omits_only_what_programs_make_and_install_and_the_log_names_it(tm
     assert outputs_of(attempt).files_changed == len(named)
     assert all(f"b/{name}".encode() in patch_of(attempt) for name in named)
     left_out = ".venv/, node_modules/, old.pyc, src/__pycache__/"
-    assert f"[not in the patch, as programs have made or installed it: {left_out}]" in attempt.logs
+    what = "4 files or folders that programs have made or installed"
+    assert f"[the patch leaves out {what}: {left_out}]" in attempt.logs
 
 
 def test_new_files_beside_tracked_ones_in_node_modules_are_in_the_patch(tmp_path: Path, repository: Path) -> None:
@@ -115,6 +116,23 @@ def test_new_files_beside_tracked_ones_in_node_modules_are_in_the_patch(tmp_path
     assert b"b/vendor/node_modules/*.js" in patch_of(attempt)
     assert b"b/vendor/node_modules/new/index.js" in patch_of(attempt)
     assert b"installed" not in patch_of(attempt)
+    assert [log for log in attempt.logs if "leaves out" in log] == [
+        "[the patch leaves out 1 files or folders that programs have made or installed: node_modules/]"
+    ]
+
+
+def test_file_that_git_cannot_add_in_node_modules_hides_no_other_change(tmp_path: Path, repository: Path) -> None:
+    (repository / "node_modules").mkdir()
+    (repository / "node_modules/own.js").write_text("own")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=Vendor")
+    script = "git init -q node_modules/empty; echo new > node_modules/new.js; echo three >> readme.txt"
+    attempt = an_attempt_of(tmp_path, script, repository)
+
+    attempt.run()
+    assert b"+three" in patch_of(attempt)
+    assert b"b/node_modules/new.js" in patch_of(attempt)
+    assert [log for log in attempt.logs if "omits" in log]
 
 
 @pytest.mark.parametrize("script", ["true", "git init -q", "git init -q --separate-git-dir=elsewhere"])
