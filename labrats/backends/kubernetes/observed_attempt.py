@@ -10,6 +10,14 @@ from labrats.model.attempt_name import AttemptName
 
 
 @dataclass
+class VanishedPod:
+    """A pod that the cluster has removed. reports: what its node has reported since, each of which is a time."""
+
+    pod: PodObject
+    reports: set[str] = field(default_factory=set)
+
+
+@dataclass
 class ObservedAttempt:
     """The observed state of an attempt. It may lag behind the cluster.
 
@@ -27,7 +35,7 @@ class ObservedAttempt:
     job_exists: bool = False
     pods: dict[str, PodObject] = field(default_factory=dict)
     last_pod: PodObject | None = None
-    vanished: dict[str, PodObject] = field(default_factory=dict)
+    vanished: dict[str, VanishedPod] = field(default_factory=dict)
     deadline: datetime | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,7 +132,7 @@ class ObservedAttempt:
         if (created_at := job.metadata.creation_timestamp) and (seconds := job.spec.active_deadline_seconds):
             self.deadline = created_at + timedelta(seconds=seconds)
         self.pods = {name: pod for name, pod in self.pods.items() if self._owns(pod)}
-        self.vanished = {name: pod for name, pod in self.vanished.items() if self._owns(pod)}
+        self.vanished = {name: each for name, each in self.vanished.items() if self._owns(each.pod)}
         if self.last_pod and not self._owns(self.last_pod):
             self.last_pod = max(self.pods.values(), key=_rank, default=None)
         self.notify_change()
@@ -158,7 +166,7 @@ class ObservedAttempt:
         has_ended = pod.is_over or pod.lost_with_its_node or not pod.spec.node_name
         is_known = self.pods.pop(pod.name, None) is not None
         if is_known and not has_ended:
-            self.vanished[pod.name] = pod
+            self.vanished[pod.name] = VanishedPod(pod)
         elif has_ended and pod.name in self.vanished:  # a list was ahead of the watch
             self.note_end(pod)
         elif not is_known:

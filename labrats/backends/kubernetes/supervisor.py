@@ -30,7 +30,7 @@ from labrats.backends.kubernetes.failures import (
     text_was_missing,
 )
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
-from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt, VanishedPod
 from labrats.backends.kubernetes.reflector import ListComplete, ObjectChanged, ObjectDeleted, Reflector
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, NotFound
@@ -81,7 +81,6 @@ class Supervisor:
         self._tasks = asyncio.TaskGroup()
         self._watchers: set[asyncio.Queue[AttemptName]] = set()
         self._ending_now: set[AttemptName] = set()
-        self._node_reports: dict[str, set[str]] = {}
 
     async def run(self) -> None:
         """Supervise attempts until cancelled."""
@@ -367,28 +366,27 @@ class Supervisor:
         if not observed.creates_no_more_pods:
             return False
         observed.replace_pods(await self._api.pods_of(str(observed.name)))
-        for pod in list(observed.vanished.values()):
-            if await self._has_surely_ended(pod, observed.deadline):
-                observed.note_end(pod)
+        for vanished in list(observed.vanished.values()):
+            if await self._has_surely_ended(vanished, observed.deadline):
+                observed.note_end(vanished.pod)
         return observed.is_over
 
-    async def _has_surely_ended(self, pod: PodObject, deadline: datetime | None) -> bool:
-        """Return whether a pod that has vanished runs no more.
+    async def _has_surely_ended(self, vanished: VanishedPod, deadline: datetime | None) -> bool:
+        """Return whether a pod that has vanished runs no more. deadline: of its attempt; None if it is unknown.
 
         A pod that somebody deletes by force is removed at once, but its node may be out of reach and run it.
         """
-        reports = self._node_reports.setdefault(pod.name, set())
+        if deadline and datetime.now(UTC) >= deadline:
+            return True
         try:
-            report = await self._api.node_report(pod.spec.node_name)
-        except ApiServerRefusal as refusal:
-            log.warning("pod has vanished, and its node cannot be asked", pod=pod.name, reason=str(refusal))
-            report = None
-        if report is not None:
-            reports.add(report)
-        has_ended = report is None or len(reports) >= NODE_REPORTS or bool(deadline and datetime.now(UTC) >= deadline)
-        if has_ended:
-            del self._node_reports[pod.name]
-        return has_ended
+            report = await self._api.node_report(vanished.pod.spec.node_name)
+        except ApiServerRefusal as refusal:  # as with the chart of an earlier version
+            log.warning("pod has vanished, and its node cannot be asked", pod=vanished.pod.name, reason=str(refusal))
+            return True
+        if report is None:
+            return True
+        vanished.reports.add(report)
+        return len(vanished.reports) >= NODE_REPORTS
 
 
 def _age_of(job: JobObject | None) -> float:
