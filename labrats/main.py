@@ -369,7 +369,7 @@ def keep_others_out(workspaces: Path) -> None:
 
 
 def enter_scope(settings: "EngineSettings") -> None:
-    """Restart this engine where the kernel can enforce the limits of its jobs, if it has some and is not there yet."""
+    """Restart this engine in a scope of systemd if jobs have limits, which the kernel enforces there."""
     if settings.backend != "embedded" or (settings.agent_memory is None and settings.agent_processes is None):
         return
     import structlog

@@ -239,10 +239,14 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
 
 
 def _control_groups() -> Finding:
-    from labrats.sandbox.control_groups import delegated_group  # other commands do not need it
+    # Other commands do not need it.
+    from labrats.sandbox.control_groups import delegated_group, problem_of_scope, scope_command
 
     if group := delegated_group():
         return Finding("control groups", "ok", f"an engine started here lets the kernel limit jobs, below {group}")
+    if (command := scope_command()) and problem_of_scope(command) is None:
+        detail = "an engine started here with a limit on memory or processes lets the kernel limit jobs, in a scope"
+        return Finding("control groups", "ok", detail)
     advice = "an engine that is started here only measures limits; a service of systemd can do more (docs/sandbox.md)"
     return Finding("control groups", "missing", advice)
 

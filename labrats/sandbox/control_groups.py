@@ -86,22 +86,32 @@ def create_group_of_jobs(limits: ResourceLimits) -> Path | None:
 def restart_in_scope(systemd: Path = _SYSTEMD) -> str | None:
     """Replace this process by the same program in a scope of systemd, where it may create control groups.
 
-    Return why there is no scope; None if there is one, or if this process is a service or systemd does not run.
-    systemd: a folder that exists while systemd runs.
+    Return why there is no scope; None where none is needed or systemd does not run. systemd: see `scope_command`.
     """
-    own, program, problem = _own_group(), shutil.which("systemd-run"), None
-    if own and program and systemd.is_dir() and own.name not in (_scope(), _ENGINE) and own.suffix != ".service":
-        options = ("--scope", "--quiet", "--collect", "--property=Delegate=yes")
-        command = [program, *(() if os.geteuid() == 0 else ("--user",)), *options]
-        if (problem := _problem_of_scope([*command, "true"])) is None:
-            os.execv(program, [*command, f"--unit={_scope()}", *sys.orig_argv])  # noqa: S606 - the same program again
+    if (command := scope_command(systemd)) is None:
+        return None
+    if (problem := problem_of_scope(command)) is None:
+        os.execv(command[0], [*command, f"--unit={_scope()}", *sys.orig_argv])  # noqa: S606 - the same program again
     return problem
 
 
-def _problem_of_scope(command: Sequence[str]) -> str | None:
-    """Return why a program cannot run in a scope; None if it can."""
+def scope_command(systemd: Path = _SYSTEMD) -> list[str] | None:
+    """Return the start of a command that runs a program in a scope.
+
+    None if this process is a service or has a group that is left to it, or where systemd does not run.
+    systemd: a folder that exists while systemd runs.
+    """
+    own, program = _own_group(), shutil.which("systemd-run")
+    if not (own and program and systemd.is_dir()) or own.suffix == ".service" or _marked_group():
+        return None
+    user = () if os.geteuid() == 0 else ("--user",)
+    return [program, *user, "--scope", "--quiet", "--collect", "--property=Delegate=yes"]
+
+
+def problem_of_scope(command: Sequence[str]) -> str | None:
+    """Return why no program can run in a scope; None if one can. command: see `scope_command`."""
     try:
-        tried = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        tried = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     refusal = tried.stderr.strip() or f"exit status {tried.returncode}"

@@ -92,7 +92,7 @@ _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|A
 
 async def run(context: RunContext) -> str | StructuredAnswer:
     """Let Claude Code work on the prompt in the workspace. Return its final answer."""
-    program = find_program(context, "claude", *AGENT_PROGRAMS["claude"][:2])
+    program = find_program(context, "claude", AGENT_PROGRAMS["claude"].name, AGENT_PROGRAMS["claude"].package)
     environment = _environment(context)
     options = [*_FIXED_OPTIONS, *_options(context), *_write_configuration(context, Path(environment["HOME"]))]
     files = SessionFiles(context.home, context.session_id)

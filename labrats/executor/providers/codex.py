@@ -83,7 +83,7 @@ _VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  
 
 async def run(context: RunContext) -> str:
     """Let Codex work on the prompt in the workspace. Return its final answer."""
-    program = find_program(context, "codex", *AGENT_PROGRAMS["codex"][:2])
+    program = find_program(context, "codex", AGENT_PROGRAMS["codex"].name, AGENT_PROGRAMS["codex"].package)
     if not context.task.endpoint and not _has_credentials(context):  # only a self-hosted server may need none
         raise GiveUp(FailedCode.AUTH, missing_credentials_message("Codex", context.task))
     environment = {**context.agent_environment(), **_VARIABLES, **_login_variables(context)}

@@ -274,3 +274,12 @@ def test_old_agent_program_is_named_with_the_minimum_version(labrats: Labrats, p
     result, detail = findings(labrats)[1]["Claude Code"]
     assert result == "missing"
     assert detail.startswith("Claude Code 2.1.197 is older than 2.1.331")
+
+
+@pytest.mark.parametrize(("program", "result"), [("true", "ok"), ("false", "missing")])
+def test_control_groups_of_a_scope_are_found_if_systemd_makes_one(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, program: str, result: str
+) -> None:
+    monkeypatch.setattr("labrats.sandbox.control_groups.delegated_group", lambda: None)
+    monkeypatch.setattr("labrats.sandbox.control_groups.scope_command", lambda: [program])
+    assert findings(labrats)[1]["control groups"][0] == result
