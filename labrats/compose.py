@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from labrats.controller.credential_labels import CredentialLabels
     from labrats.intake.signing_secrets import SigningSecrets
     from labrats.metrics import Metrics
-    from labrats.model.agent import AiAgent
+    from labrats.model.record import Resource
     from labrats.ports import ModelFiles, Runner, Store
     from labrats.settings import EngineSettings
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Resource")
 
 DATABASE: Final = "labrats.db"
 """The database's name in the data folder."""
@@ -92,29 +93,25 @@ def keeps_open_network(settings: "EngineSettings") -> bool:
     """Return whether the data folder is older than the default `public` for the network of agents."""
     from contextlib import closing
 
-    from labrats.backends.embedded.database import needs_migration, open_for_reading, schema_created_with
+    from labrats.backends.embedded.database import open_for_reading, schema_created_with
     from labrats.backends.embedded.sandbox_choice import FIRST_WITH_PUBLIC
 
     database = settings.data_dir / DATABASE
     if not database.exists():
         return False
-    if needs_migration(database):
-        return True
     with closing(open_for_reading(database)) as connection:
         return schema_created_with(connection) < FIRST_WITH_PUBLIC
 
 
-async def stored_agents(settings: "EngineSettings") -> "Sequence[AiAgent]":
-    """Return the agents of a data folder, without migrating it; none if it has no data, or those of an earlier version.
+async def stored(kind: type[R], settings: "EngineSettings") -> Sequence[R]:
+    """Return the resources in a data folder, without migrating it; none without data, or of an earlier version.
 
     An engine of that version may use it.
     """
-    from labrats.model.agent import AiAgent
-
     if not (settings.data_dir / DATABASE).exists() or needs_migration(settings):
         return []
     async with open_local_store(settings) as store:
-        return await store.list(AiAgent)
+        return await store.list(kind)
 
 
 @asynccontextmanager

@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from labrats.model.errors import LabratsError
 
 if TYPE_CHECKING:
     from labrats.api.http.server import Server
     from labrats.api.services import Services
-    from labrats.model.agent import AiAgent
     from labrats.model.errors import Problem
+    from labrats.model.record import Resource
     from labrats.ports import Store
     from labrats.settings import EngineSettings
+
+R = TypeVar("R", bound="Resource")
 
 RESERVED_DESCRIPTORS: Final = 512
 """File descriptors that connections leave to the database, attempts and files."""
@@ -153,10 +155,10 @@ class Commands:
 
         return keeps_open_network(read_settings())
 
-    def stored_agents(self) -> "Sequence[AiAgent]":
-        from labrats.compose import stored_agents
+    def stored(self, kind: "type[R]") -> "Sequence[R]":
+        from labrats.compose import stored
 
-        return asyncio.run(stored_agents(read_settings()))
+        return asyncio.run(stored(kind, read_settings()))
 
     def cluster_network(self) -> tuple[str | None, bool | None]:
         from labrats.compose import cluster_network

@@ -22,6 +22,7 @@ from labrats.model.network import OPEN
 
 if TYPE_CHECKING:
     from labrats.model.agent import AiAgent
+    from labrats.model.ai_model import AiModel
     from labrats.settings import EngineSettings
 
 _VERSION_SECONDS: Final = 20.0
@@ -70,13 +71,17 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
 
 def _of_stored_data(engine: EngineCommands, findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield the findings in the data folder. findings: of this machine."""
+    from labrats.model.agent import AiAgent
+    from labrats.model.ai_model import AiModel
+
     try:
-        keeps_open, agents = engine.keeps_open_network(), engine.stored_agents()
+        keeps_open, agents, ai_models = engine.keeps_open_network(), engine.stored(AiAgent), engine.stored(AiModel)
     except RetryLater as error:  # for example, the disk is full, which another finding says
         yield Finding("stored data", "fails", str(error))
         return
     yield _network_of_agents(engine.settings(), findings, keeps_open=keeps_open)
     yield from triggers_of(agents)
+    yield from free_caches_of(ai_models)
 
 
 async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
@@ -86,14 +91,16 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
         network_findings,
     )
     from labrats.model.agent import AiAgent
+    from labrats.model.ai_model import AiModel
     from labrats.settings import KubernetesSettings
 
     required = engine.settings().labelled_credentials
     async with engine.open_store(None) as store:
         labels = await labels_of_secrets(store, required=required)
-        agents = await store.list(AiAgent)
+        agents, ai_models = await store.list(AiAgent), await store.list(AiModel)
     levels = levels_of(KubernetesSettings().vm_runtime_class)
-    return [*levels, *network_findings(*engine.cluster_network()), *labels, *triggers_of(agents)]
+    stored = (*labels, *triggers_of(agents), *free_caches_of(ai_models))
+    return [*levels, *network_findings(*engine.cluster_network()), *stored]
 
 
 def triggers_of(agents: "Iterable[AiAgent]") -> Iterator[Finding]:
@@ -103,6 +110,19 @@ def triggers_of(agents: "Iterable[AiAgent]") -> Iterator[Finding]:
     for agent in filter(has_former_triggers, agents):
         command = f"`labrats agent set {agent.name} --default-triggers`"
         yield Finding(f"agent {agent.name}", "missing", f"does not review commits that are pushed later: {command}")
+
+
+def free_caches_of(ai_models: "Iterable[AiModel]") -> Iterator[Finding]:
+    """Yield a finding for each AiModel at which input from the cache costs nothing, as it was the default before."""
+    from labrats.model.ai_model import Prices  # other commands do not need it
+
+    for ai_model in ai_models:
+        if (prices := ai_model.spec.prices) and prices.has_free_cache:
+            usual = Prices(input=prices.input).effective_cache_read
+            command = f"`labrats model set {ai_model.name} --cache-read-price {usual:g}`"
+            yield Finding(
+                f"model {ai_model.name}", "missing", f"input from the cache costs nothing: {command}, or its price"
+            )
 
 
 def examine(settings: "EngineSettings") -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from cyclopts import Parameter
 
@@ -22,11 +22,12 @@ from labrats.cli.options import ApiOptions, DataDir, Json
 from labrats.cli.output import paint, print_stderr, print_text
 
 if TYPE_CHECKING:
-    from labrats.model.agent import AiAgent
     from labrats.model.errors import Problem
+    from labrats.model.record import Resource
     from labrats.ports import Store
     from labrats.settings import EngineSettings, KubernetesSettings
 
+R = TypeVar("R", bound="Resource")
 
 OnCreate = Callable[[Path], None]
 
@@ -105,8 +106,8 @@ class EngineCommands(Protocol):
         """Return whether the data folder is older than the default `public` for the network of agents."""
         ...
 
-    def stored_agents(self) -> "Sequence[AiAgent]":
-        """Return the agents of the data folder; none if it has no data, or those of an earlier version."""
+    def stored(self, kind: "type[R]") -> "Sequence[R]":
+        """Return the resources in the data folder; none if it has no data, or those of an earlier version."""
         ...
 
     def cluster_network(self) -> tuple[str | None, bool | None]:

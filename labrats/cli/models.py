@@ -30,7 +30,7 @@ class ModelOptions:
     output_price: float | None = None
     """US dollars per million output tokens."""
     cache_read_price: float | None = None
-    """US dollars per million input tokens read from a cache."""
+    """US dollars per million input tokens read from a cache. [default: 0.1 of the input price]"""
     cache_write_price: float | None = None
     """US dollars per million input tokens written to a cache. [default: the input price]"""
     sampling: RepeatedOption = ()
@@ -127,6 +127,8 @@ def set_fields(
     if not body:
         raise CommandError("nothing to change: pass at least one option, such as --slots 2", ExitCode.USAGE)
     with options.connect() as client:
+        if prices := body.get("prices"):
+            body["prices"] = (client.get(_path(name)).json()["prices"] or {}) | prices
         answer = client.patch(_path(name), body)
     _confirm(f"{name} changed", answer.text, options)
 

@@ -13,16 +13,31 @@ DEFAULT_SLOTS: Final = 4
 """The slots of an AiModel that sets none."""
 
 
+_CACHE_READ_SHARE: Final = 0.1
+"""Ratio of the usual prices for input from the cache and for other input, at Anthropic and at OpenAI."""
+
+
 class Prices(Record):
     """Prices in US dollars per million tokens.
 
+    cache_read:  for input read from the provider's cache; None: unknown.
     cache_write: for input written to the provider's cache; None: the price of `input`.
     """
 
     input: float = 0.0
     output: float = 0.0
-    cache_read: float = 0.0
+    cache_read: float | None = None
     cache_write: float | None = None
+
+    @property
+    def effective_cache_read(self) -> float:
+        """The price `cache_read`; without one the usual price, as assumed."""
+        return self.input * _CACHE_READ_SHARE if self.cache_read is None else self.cache_read
+
+    @property
+    def has_free_cache(self) -> bool:
+        """True if input costs something, but nothing once it is read from the cache."""
+        return self.input > 0 and self.cache_read == 0
 
 
 _HOUR_FACTOR: Final = 1.6
@@ -41,7 +56,7 @@ def cost_of(usage: Usage, prices: Prices, hour_cache_tokens: int = 0) -> float:
         + written * cache_write
         + hour_cache_tokens * (prices.cache_write or 0) * (_HOUR_FACTOR - 1)
         + usage.output_tokens * prices.output
-        + usage.cache_read_tokens * prices.cache_read
+        + usage.cache_read_tokens * prices.effective_cache_read
     )
     return millions / 1_000_000
 

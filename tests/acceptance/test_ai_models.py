@@ -42,7 +42,7 @@ async def test_model_is_created_with_every_optional_field(admin: User, name: str
     created = answer.json()
     assert ["there is no Secret 'vllm-credentials'" in warning for warning in created["warnings"]] == [True]
     assert created == body | {
-        "id": name, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": created["resourceVersion"],
+        "id": name, "assumedCacheRead": None, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": created["resourceVersion"],
         "warnings": created["warnings"],
     }  # fmt: skip
     assert (await admin.get(f"/api/ai-models/{name}")).json() == created
@@ -74,7 +74,7 @@ async def test_sampling_is_stored_and_checked_against_bounds(admin: User, ai_mod
 
 async def test_omitted_fields_of_a_new_model_are_null(ai_model: dict[str, Any]) -> None:
     nulls = {field for field, value in ai_model.items() if value is None}
-    assert nulls == {"endpoint", "credentialsRef", "prices", "sampling", "pausedUntil"}
+    assert nulls == {"endpoint", "credentialsRef", "prices", "assumedCacheRead", "sampling", "pausedUntil"}
 
 
 async def test_duplicate_name_and_duplicate_provider_model_pair_are_refused(
@@ -96,11 +96,22 @@ async def test_patch_changes_only_named_fields_and_null_clears_them(
 ) -> None:
     changed = (await patch(admin, name, slots=5, endpoint="http://10.0.0.5/v1", prices={"input": 1})).json()
     assert (changed["slots"], changed["endpoint"], changed["provider"]) == (5, "http://10.0.0.5/v1", "mock")
-    assert changed["prices"] == {"input": 1, "output": 0, "cacheRead": 0, "cacheWrite": None}
+    assert changed["prices"] == {"input": 1, "output": 0, "cacheRead": None, "cacheWrite": None}
 
     cleared = (await patch(admin, name, endpoint=None, prices=None)).json()
     assert (cleared["slots"], cleared["endpoint"], cleared["prices"]) == (5, None, None)
     assert (await patch(admin, name)).status_code == 200  # an empty patch changes nothing
+
+
+async def test_unset_price_of_input_from_the_cache_is_assumed_and_marked(
+    admin: User, ai_model: dict[str, Any], name: str
+) -> None:
+    unset = (await patch(admin, name, prices={"input": 5})).json()
+    assert (unset["prices"]["cacheRead"], unset["assumedCacheRead"]) == (None, 0.5)
+    assert (await patch(admin, name, prices=unset["prices"])).json()["assumedCacheRead"] == 0.5
+
+    free = (await patch(admin, name, prices={"input": 5, "cacheRead": 0})).json()
+    assert (free["prices"]["cacheRead"], free["assumedCacheRead"]) == (0, None)
 
 
 @pytest.mark.parametrize("field", ["provider", "model", "slots", "resourceVersion"])

@@ -2090,6 +2090,12 @@ export interface components {
             /** Credentialsref */
             credentialsRef: string | null;
             prices: components["schemas"]["PricesView"] | null;
+            /**
+             * Assumedcacheread
+             * @description The price that counts for input from the cache while `prices` has no `cacheRead`: 0.1 × `input`.
+             * @example null
+             */
+            assumedCacheRead: number | null;
             sampling: components["schemas"]["SamplingView"] | null;
             /**
              * Active
@@ -5022,9 +5028,9 @@ export interface components {
             output?: number;
             /**
              * Cacheread
-             * @description Price of input tokens that are read from the provider's cache. Default: `0`.
+             * @description Price of input tokens that are read from the provider's cache. Null assumes 0.1 × `input`.
              */
-            cacheRead?: number;
+            cacheRead?: number | null;
             /**
              * Cachewrite
              * @description Price of input tokens that are written to the provider's cache. Null means the same as `input`.
@@ -5048,9 +5054,10 @@ export interface components {
             output: number;
             /**
              * Cacheread
+             * @description Null means `assumedCacheRead`.
              * @example 0.5
              */
-            cacheRead: number;
+            cacheRead: number | null;
             /**
              * Cachewrite
              * @description Null means the same as `input`.
@@ -15400,6 +15407,7 @@ export interface operations {
                      *             "cacheRead": 0.5,
                      *             "cacheWrite": 6.25
                      *           },
+                     *           "assumedCacheRead": null,
                      *           "sampling": null,
                      *           "active": 1,
                      *           "queued": 0,
@@ -15527,6 +15535,7 @@ export interface operations {
                      *         "cacheRead": 0.5,
                      *         "cacheWrite": 6.25
                      *       },
+                     *       "assumedCacheRead": null,
                      *       "sampling": null,
                      *       "active": 1,
                      *       "queued": 0,
@@ -15714,6 +15723,7 @@ export interface operations {
                      *         "cacheRead": 0.5,
                      *         "cacheWrite": 6.25
                      *       },
+                     *       "assumedCacheRead": null,
                      *       "sampling": null,
                      *       "active": 1,
                      *       "queued": 0,
@@ -15940,6 +15950,7 @@ export interface operations {
                      *         "cacheRead": 0.5,
                      *         "cacheWrite": 6.25
                      *       },
+                     *       "assumedCacheRead": null,
                      *       "sampling": null,
                      *       "active": 1,
                      *       "queued": 0,

@@ -65,11 +65,11 @@ class PricesBody(RequestBody):
 
     input: float = Field(default=0, ge=0, allow_inf_nan=False, description="Price of input tokens.")
     output: float = Field(default=0, ge=0, allow_inf_nan=False, description="Price of output tokens.")
-    cache_read: float = Field(
-        default=0,
+    cache_read: float | None = Field(
+        default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Price of input tokens that are read from the provider's cache.",
+        description="Price of input tokens that are read from the provider's cache. Null assumes 0.1 × `input`.",
     )
     cache_write: float | None = Field(
         default=None,
@@ -97,7 +97,7 @@ class AiModelBody(RequestBody):
 class AiModelPatch(PatchBody):
     """Fields to change. Absent fields keep their value; null clears a nullable field."""
 
-    read_only = frozenset({"id", "name", "active", "queued", "pausedUntil", "warnings"})
+    read_only = frozenset({"id", "name", "assumedCacheRead", "active", "queued", "pausedUntil", "warnings"})
 
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"slots": 0}]}}
 
@@ -116,7 +116,7 @@ class PricesView(ResponseBody):
 
     input: float = Field(examples=[5.0])
     output: float = Field(examples=[25.0])
-    cache_read: float = Field(examples=[0.5])
+    cache_read: float | None = Field(description="Null means `assumedCacheRead`.", examples=[0.5])
     cache_write: float | None = Field(description="Null means the same as `input`.", examples=[6.25])
 
 
@@ -131,6 +131,10 @@ class AiModelView(ResponseBody):
     endpoint: str | None
     credentials_ref: str | None
     prices: PricesView | None
+    assumed_cache_read: float | None = Field(
+        description="The price that counts for input from the cache while `prices` has no `cacheRead`: 0.1 × `input`.",
+        examples=[None],
+    )
     sampling: SamplingView | None
     active: int = Field(description="Number of jobs that hold a slot.", examples=[1])
     queued: int = Field(description="Number of jobs that wait for a slot.", examples=[0])
@@ -315,6 +319,7 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
         "endpoint": spec.endpoint,
         "credentialsRef": spec.credentials_ref,
         "prices": prices and _prices_view(prices),
+        "assumedCacheRead": prices.effective_cache_read if prices and prices.cache_read is None else None,
         "sampling": spec.sampling,
         "active": services.job_index.counts_by_model(Phase.RUNNING).get(key, 0),
         "queued": services.job_index.counts_by_model(Phase.PENDING).get(key, 0),

@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Resource)
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 CREATED_WITH: Final = 4
 """Version in a new database that decides on defaults: from 2 on, LABRATS_SANDBOX is `auto`; from 4 on, LABRATS_NETWORK
@@ -52,6 +52,13 @@ _SCHEMA_3: Final = f"""
     CREATE TABLE deletions (rv INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;   -- of jobs, the latest ones
     CREATE INDEX jobs_by_rv ON resources (rv) WHERE kind = '{Job.kind()}';
 """  # noqa: S608, the kind is a constant
+
+_FREE_CACHE_READS: Final = """
+    UPDATE resources SET body = CAST(json_set(CAST(body AS TEXT), '$.spec.prices.cacheRead', 0) AS BLOB)
+    WHERE kind = 'AiModel' AND json_type(CAST(body AS TEXT), '$.spec.prices') = 'object'
+        AND json_type(CAST(body AS TEXT), '$.spec.prices.cacheRead') IS NULL
+"""
+"""In schemas before 4, prices without `cacheRead` meant 0, and now mean that the price is unknown."""
 
 WRITER_TIMEOUT_MS: Final = 5_000
 _READER_TIMEOUT_MS: Final = 250  # point reads block the event loop
@@ -120,6 +127,8 @@ def identity_of(connection: apsw.Connection) -> str:
 
 def schema_created_with(connection: apsw.Connection) -> int:
     """Return the CREATED_WITH, or in earlier versions the SCHEMA_VERSION, of the program that created the database."""
+    if (found := int(connection.pragma("user_version"))) < 2:
+        return found
     return int(connection.execute("SELECT schema_version FROM origin").get)
 
 
@@ -178,7 +187,8 @@ def _migrate(connection: apsw.Connection, path: Path, progress: Progress | None)
             )
         check_space(connection, path, found)
         backup = back_up(connection, path, found, progress)
-        unsettled += unsettled_jobs(connection, partial(decode_body, Job), progress)
+        if found < 3:
+            unsettled += unsettled_jobs(connection, partial(decode_body, Job), progress)
         log.info("database backed up", extra={"file": str(backup)})
     connection.execute("BEGIN IMMEDIATE")
     found = int(connection.pragma("user_version"))
@@ -191,6 +201,8 @@ def _migrate(connection: apsw.Connection, path: Path, progress: Progress | None)
     if found < 3:
         connection.execute(_SCHEMA_3)
         connection.executemany("INSERT INTO unsettled VALUES (?)", ((name,) for name in unsettled))
+    if found < 4:
+        connection.execute(_FREE_CACHE_READS)
     connection.pragma("user_version", SCHEMA_VERSION)
     connection.execute("COMMIT")
 

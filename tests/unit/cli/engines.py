@@ -6,15 +6,17 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from labrats.api.spec_validation import problems_in
 from labrats.main import Commands, OnCreate
 from labrats.manifests.install import custom_resources, installation
-from labrats.model.agent import AiAgent
 from labrats.model.errors import Problem
+from labrats.model.record import Resource
 from labrats.ports import Store
 from labrats.settings import EngineSettings
+
+R = TypeVar("R", bound=Resource)
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ class OwnEngine:
     def keeps_open_network(self) -> bool:
         return Commands().keeps_open_network()
 
-    def stored_agents(self) -> Sequence[AiAgent]:
-        return Commands().stored_agents()
+    def stored(self, kind: type[R]) -> Sequence[R]:
+        return Commands().stored(kind)
 
     def cluster_network(self) -> tuple[str | None, bool | None]:
         return Commands().cluster_network()

@@ -35,8 +35,8 @@ AGENT_VIEW: dict[str, Any] = {
 }  # fmt: skip
 MODEL_VIEW: dict[str, Any] = {
     "id": "opus", "name": "opus", "provider": "claude", "model": "opus", "slots": 2, "endpoint": None,
-    "credentialsRef": None, "prices": {"input": 5.0, "output": 25.0, "cacheRead": 0.0, "cacheWrite": None},
-    "sampling": None,
+    "credentialsRef": None, "prices": {"input": 5.0, "output": 25.0, "cacheRead": None, "cacheWrite": None},
+    "assumedCacheRead": 0.5, "sampling": None,
     "active": 1, "queued": 3,
     "pausedUntil": None, "resourceVersion": "9",
 }  # fmt: skip

@@ -15,7 +15,9 @@ from labrats.backends.embedded.database import open_for_writing
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.files.free_files import FileRoom
 from labrats.model.agent import AiAgent
+from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.errors import NotFound
+from labrats.model.record import Metadata
 from labrats.seeds import default_agents
 from tests.unit.cli.engines import Labrats
 
@@ -266,6 +268,26 @@ def test_default_agent_of_an_earlier_version_is_named_with_the_command_that_chan
 
     asyncio.run(store(default))
     assert "agent ai-reviewer" not in findings(labrats)[1]
+
+
+def test_model_with_a_free_cache_is_named_with_the_command_that_changes_it(
+    labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "data"))
+
+    async def store(*names_and_prices: tuple[str, Prices]) -> None:
+        async with EmbeddedStore.open(tmp_path / "data" / "labrats.db") as store:
+            for name, prices in names_and_prices:
+                spec = AiModelSpec(provider="mock", model=name, prices=prices)
+                await store.create(AiModel(metadata=Metadata(name=name), spec=spec))
+
+    asyncio.run(
+        store(("free", Prices(input=5, cache_read=0)), ("unset", Prices(input=5)), ("own", Prices(cache_read=0)))
+    )
+    found = findings(labrats)[1]
+    assert {check for check in found if check.startswith("model ")} == {"model free"}
+    detail = "input from the cache costs nothing: `labrats model set free --cache-read-price 0.5`, or its price"
+    assert found["model free"] == ("missing", detail)
 
 
 def test_old_agent_program_is_named_with_the_minimum_version(labrats: Labrats, programs: Path) -> None:

@@ -60,6 +60,15 @@ def test_model_set_sends_only_given_options(labrats: Labrats, engine: ScriptedEn
     assert engine.requests[0].json == {"slots": 0}
 
 
+def test_model_set_keeps_the_other_prices(labrats: Labrats, engine: ScriptedEngine) -> None:
+    stored = {"input": 5, "output": 25, "cacheRead": None, "cacheWrite": None}
+    engine.answers("GET /api/ai-models/claude-opus", MODEL | {"prices": stored})
+    engine.answers("PATCH /api/ai-models/claude-opus", MODEL)
+
+    assert labrats("model", "set", "claude-opus", "--cache-read-price", "0.4").code == 0
+    assert engine.requests[1].json == {"prices": stored | {"cacheRead": 0.4}}
+
+
 def test_model_set_without_options_is_refused(labrats: Labrats, engine: ScriptedEngine) -> None:
     assert labrats("model", "set", "claude-opus").code == 2
     assert engine.requests == []

@@ -53,6 +53,11 @@ def test_tokens_written_to_a_cache_have_their_own_price() -> None:
     assert cost_of(used, Prices(input=1, cache_write=0)) == 2
 
 
+@pytest.mark.parametrize(("cache_read", "cost"), [(None, 0.4), (0, 0), (3, 3)])
+def test_tokens_read_from_a_cache_of_an_unknown_price_cost_a_tenth(cache_read: float | None, cost: float) -> None:
+    assert cost_of(Usage(cache_read_tokens=MILLION), Prices(input=4, cache_read=cache_read)) == cost
+
+
 def test_caches_of_an_hour_cost_more() -> None:
     used = Usage(input_tokens=3 * MILLION, cache_write_tokens=2 * MILLION)
 

@@ -23,7 +23,7 @@ test('one price makes the others zero', () => {
   expect(modelBody({ ...EMPTY_MODEL, name: 'a', model: 'opus', priceOutput: '25' }).body['prices']).toEqual({
     input: 0,
     output: 25,
-    cacheRead: 0,
+    cacheRead: null,
     cacheWrite: null,
   });
 });

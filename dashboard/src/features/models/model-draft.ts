@@ -93,7 +93,7 @@ export function modelBody(draft: ModelDraft): { body: Body; problems: Problems<M
       ? {
           input: prices.input ?? 0,
           output: prices.output ?? 0,
-          cacheRead: prices.cacheRead ?? 0,
+          cacheRead: prices.cacheRead,
           cacheWrite: prices.cacheWrite,
         }
       : null,

@@ -1,5 +1,6 @@
 """Migration of a database that an earlier version of Labrats wrote."""
 
+import json
 import re
 import shutil
 from contextlib import closing
@@ -14,6 +15,7 @@ from labrats.backends.embedded.database import SCHEMA_VERSION, needs_migration, 
 from labrats.backends.embedded.migration import backup_path
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.model.agent import ChainLink
+from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.errors import LabratsError
 from labrats.model.job import Chain, Job
 from labrats.model.phases import Phase
@@ -39,6 +41,15 @@ SCHEMA_2 = f"""
     INSERT INTO origin VALUES (1);
     PRAGMA user_version = 2;
 """
+SCHEMA_3 = f"""
+    {SCHEMA_2}
+    ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT 'a-database';
+    CREATE TABLE unsettled (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    INSERT INTO unsettled VALUES ('waiting'), ('running'), ('uninformed'), ('followed');
+    CREATE TABLE deletions (rv INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+    CREATE INDEX jobs_by_rv ON resources (rv) WHERE kind = '{Job.kind()}';
+    PRAGMA user_version = 3;
+"""
 
 JOBS = {
     "waiting": a_job(P.PENDING),
@@ -51,6 +62,9 @@ JOBS = {
 }
 
 
+SPEC = {"provider": "mock"}
+
+
 class Old(NamedTuple):
     """A database with an old schema, and the version of it."""
 
@@ -58,7 +72,7 @@ class Old(NamedTuple):
     version: int
 
 
-@pytest.fixture(params=[(1, SCHEMA_1), (2, SCHEMA_2)], ids=["schema-1", "schema-2"])
+@pytest.fixture(params=enumerate([SCHEMA_1, SCHEMA_2, SCHEMA_3], start=1), ids="schema-{0[0]}".format)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
     version, schema = request.param
     path = tmp_path / "labrats.db"
@@ -73,6 +87,11 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
             connection.execute("INSERT INTO resources (kind, name, rv, body) VALUES (?, ?, ?, ?)", values)
         connection.execute("UPDATE counter SET rv = ?", (len(JOBS),))
     return Old(path, version)
+
+
+def steps_from(version: int) -> list[str]:
+    """Return the steps of a migration from this version of the schema."""
+    return ["backup", "jobs"] if version < 3 else ["backup"]
 
 
 def no_progress(step: str, share: float) -> None:
@@ -95,6 +114,23 @@ async def test_a_migrated_store_has_all_jobs_and_knows_the_unsettled_ones(old: O
     assert not needs_migration(old.path)
 
 
+async def test_prices_of_an_earlier_version_keep_the_cache_free_of_charge(old: Old) -> None:
+    prices = {"absent": {"prices": {"input": 5}}, "set": {"prices": {"cacheRead": 1}}, "none": {}}
+    stored = {name: {"metadata": {"name": name}, "spec": SPEC | {"model": name} | own} for name, own in prices.items()}
+    with closing(apsw.Connection(str(old.path))) as connection:
+        values = [(name, number, json.dumps(body).encode()) for number, (name, body) in enumerate(stored.items(), 10)]
+        connection.executemany("INSERT INTO resources (kind, name, rv, body) VALUES ('AiModel', ?, ?, ?)", values)
+
+    later = AiModelSpec(provider="mock", model="later", prices=Prices(input=5))
+    open_for_writing(old.path, no_progress).close()
+    async with EmbeddedStore.open(old.path) as store:
+        await store.create(AiModel(metadata=Metadata(name="later"), spec=later))
+        found = {each.name: each.spec.prices for each in await store.list(AiModel)}
+    assert found == {
+        "absent": Prices(input=5, cache_read=0), "set": Prices(cache_read=1), "none": None, "later": Prices(input=5),
+    }  # fmt: skip
+
+
 def test_a_migration_keeps_a_copy_of_the_old_file(old: Old) -> None:
     open_for_writing(old.path, no_progress).close()
     backup = backup_path(old.path, old.version)
@@ -108,13 +144,13 @@ def test_a_migration_keeps_a_copy_of_the_old_file(old: Old) -> None:
 def test_a_migration_reports_its_progress(old: Old) -> None:
     steps: dict[str, list[float]] = {}
     open_for_writing(old.path, lambda step, share: steps.setdefault(step, []).append(share)).close()
-    assert list(steps) == ["backup", "jobs"]
+    assert list(steps) == steps_from(old.version)
     assert all(shares == sorted(shares) and shares[-1] == 1 for shares in steps.values())
 
 
-@pytest.mark.parametrize("step", ["backup", "jobs"])
-def test_an_interrupted_migration_changes_nothing_and_starts_over(old: Old, step: str) -> None:
-    before = dump(old.path)
+@pytest.mark.parametrize("number", [0, -1], ids=["first-step", "last-step"])
+def test_an_interrupted_migration_changes_nothing_and_starts_over(old: Old, number: int) -> None:
+    before, step = dump(old.path), steps_from(old.version)[number]
 
     def interrupt(reached: str, share: float) -> None:
         if reached == step:
