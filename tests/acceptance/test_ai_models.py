@@ -42,7 +42,8 @@ async def test_model_is_created_with_every_optional_field(admin: User, name: str
     created = answer.json()
     assert ["there is no Secret 'vllm-credentials'" in warning for warning in created["warnings"]] == [True]
     assert created == body | {
-        "id": name, "assumedCacheRead": None, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": created["resourceVersion"],
+        "id": name, "assumedCacheRead": None, "active": 0, "queued": 0, "pausedUntil": None,
+        "resourceVersion": created["resourceVersion"],
         "warnings": created["warnings"],
     }  # fmt: skip
     assert (await admin.get(f"/api/ai-models/{name}")).json() == created
