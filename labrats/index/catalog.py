@@ -1,4 +1,4 @@
-"""The agents, instructions, settings and webhook sources from which jobs are created, as the store reports them."""
+"""The agents, instructions, models, settings and webhook sources from which jobs are created, as the store has them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ import structlog
 
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec, EnginePause
+from labrats.model.ai_model import AiModel
 from labrats.model.instruction import AiInstruction, Scope
 from labrats.model.record import Resource, seniority
 from labrats.model.webhook_source import WebhookSource
@@ -17,7 +18,7 @@ R = TypeVar("R", bound=Resource)
 
 log = structlog.get_logger()
 
-KINDS: Final = (AiAgent, AiInstruction, AiConfig, WebhookSource)
+KINDS: Final = (AiAgent, AiInstruction, AiModel, AiConfig, WebhookSource)
 
 
 class ResourceIndex(Generic[R]):
@@ -113,6 +114,11 @@ class Catalog:
             if holder is not agent:
                 self._report(agent, f"its triggerName belongs to the older agent {holder.name!r}")
         return {agent.spec.trigger_name: agent for agent in sorted(found.values(), key=lambda agent: agent.name)}
+
+    @property
+    def ai_models(self) -> Sequence[AiModel]:
+        """All configured models, by name."""
+        return self._index(AiModel).all()
 
     @property
     def instructions(self) -> Sequence[AiInstruction]:

@@ -16,10 +16,11 @@ from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 from labrats.model.webhook_source import OWNER_PREFIX
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
+    "queue_model",
 )  # fmt: skip
 """The columns by which jobs are counted; in `counts` an absent value is an empty text."""
 
@@ -31,7 +32,7 @@ CREATE TABLE jobs (
     first_started REAL, waited REAL, ran REAL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
     cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL,
     concurrency TEXT, supersedes INTEGER NOT NULL, thread TEXT, pull_request TEXT, untrusted INTEGER NOT NULL,
-    subject TEXT
+    subject TEXT, queue_model TEXT NOT NULL
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -77,11 +78,12 @@ CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL;
 CREATE INDEX by_owner ON jobs (owner, created, id);
 CREATE INDEX by_failed_code ON jobs (failed_code, created, id) WHERE failed_code IS NOT NULL;
 CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
-CREATE INDEX by_queue ON jobs (provider, model, priority, created, id, not_before) WHERE status = 'waiting';
+CREATE INDEX by_queue ON jobs (provider, queue_model, priority, created, id, not_before) WHERE status = 'waiting';
+CREATE INDEX by_run ON jobs (provider, queue_model, created, ran) WHERE ran IS NOT NULL;
 CREATE INDEX by_concurrency ON jobs (concurrency, owner, status, created, id) WHERE concurrency IS NOT NULL;
 CREATE INDEX by_thread ON jobs (thread, created, id) WHERE thread IS NOT NULL;
 CREATE INDEX by_pull_request ON jobs (pull_request, created, id) WHERE pull_request IS NOT NULL;
-CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL;
+CREATE INDEX by_pause ON jobs (provider, queue_model, paused_until) WHERE paused_until IS NOT NULL;
 CREATE INDEX by_start ON jobs (first_started, waited) WHERE first_started IS NOT NULL;
 CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens, cache_read_tokens, cost_usd)
     WHERE finished IS NOT NULL;
@@ -91,13 +93,13 @@ _TEMPORARY_CACHE_KIB: Final = 4 * 1024
 """Memory for pages of a temporary file. Small files stay in memory completely."""
 
 _CHANGING: Final = (
-    "status", "provider", "model", "failed_code", "not_before", "finished", "paused_until", "ran", "input_tokens",
-    "output_tokens", "cache_read_tokens", "cost_usd", "version", "pull_request",
+    "status", "provider", "model", "queue_model", "failed_code", "not_before", "finished", "paused_until", "ran",
+    "input_tokens", "output_tokens", "cache_read_tokens", "cost_usd", "version", "pull_request",
 )  # fmt: skip
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 31)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 32)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -200,7 +202,7 @@ def row_of(job: Job) -> Sequence[Any]:
         job.metadata.resource_version or "", concurrency.key if concurrency else None,
         concurrency is not None and concurrency.on_new is not OnNew.QUEUE,
         thread_of(job), status.published.pull_request_url if status.published else None, spec.untrusted,
-        subject_of(job),
+        subject_of(job), resolved.queue_model,
     )  # fmt: skip
 
 

@@ -322,8 +322,8 @@ class JobIndex:
         return await self._query(lambda db: [(str(repo), str(status), int(n)) for repo, status, n in db.execute(query)])
 
     def counts_by_model(self, phase: Phase) -> dict[tuple[str, str], int]:
-        """Return the number of jobs in a phase for each (provider, model). For phases of live jobs: they are few."""
-        query = "SELECT provider, model, sum(jobs) FROM counts WHERE status = ? GROUP BY 1, 2"
+        """Return the number of jobs in a phase for each queue. For phases of live jobs: they are few."""
+        query = "SELECT provider, queue_model, sum(jobs) FROM counts WHERE status = ? GROUP BY 1, 2"
         rows = self._rows(query, (API_STATUS[phase],))
         return {(str(provider), str(model)): int(jobs) for provider, model, jobs in rows}
 
@@ -351,7 +351,7 @@ class JobIndex:
 
     def paused_until(self, provider: str, model: str, now: datetime) -> datetime | None:
         """Return the end of the model's pause: the latest that its waiting jobs record. None if it has passed."""
-        query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until > ?"
+        query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND queue_model = ? AND paused_until > ?"
         latest = self._value(query, (provider, model, now.timestamp()))
         return datetime.fromtimestamp(float(latest), UTC) if latest else None
 

@@ -17,7 +17,7 @@ RECENT_JOBS: Final = 50
 FEWEST_ENDED: Final = 5
 """The number of ended jobs from which the start of a waiting job can be told."""
 
-_IN_GROUP: Final = "provider = ? AND model = ?"
+_IN_GROUP: Final = "provider = ? AND queue_model = ?"
 
 
 class RunTimes(NamedTuple):
@@ -99,15 +99,15 @@ def positions_of(
     """Return the positions of those jobs that wait, as `place_of` counts them. Reads each of their queues once."""
     wanted = ", ".join("?" * len(job_ids))
     query = f"""
-        WITH queues AS (SELECT DISTINCT provider, model FROM jobs WHERE status = 'waiting' AND id IN ({wanted})),
+        WITH queues AS (SELECT DISTINCT provider, queue_model FROM jobs WHERE status = 'waiting' AND id IN ({wanted})),
         places AS (
-            SELECT id, provider, model, count(*) FILTER (WHERE coalesce(not_before, 0) <= ?) OVER (
-                PARTITION BY provider, model ORDER BY priority * ? + created, created, id
+            SELECT id, provider, queue_model, count(*) FILTER (WHERE coalesce(not_before, 0) <= ?) OVER (
+                PARTITION BY provider, queue_model ORDER BY priority * ? + created, created, id
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS ahead
-            FROM jobs JOIN queues USING (provider, model) WHERE status = 'waiting'
+            FROM jobs JOIN queues USING (provider, queue_model) WHERE status = 'waiting'
         )
-        SELECT id, provider, model, ahead FROM places WHERE id IN ({wanted})
+        SELECT id, provider, queue_model, ahead FROM places WHERE id IN ({wanted})
     """  # noqa: S608
     rows: list[Any] = db.execute(query, (*job_ids, now.timestamp(), aging_seconds, *job_ids)).fetchall()
     groups = {(str(provider), str(model)) for _, provider, model, _ in rows}
@@ -159,12 +159,13 @@ def all_queues(db: apsw.Connection) -> list[Queue]:
     """Return every queue in which a job waits or runs."""
     counts: dict[Group, dict[str, int]] = {}
     query = (
-        "SELECT provider, model, status, sum(jobs) FROM counts WHERE status IN ('waiting', 'active') GROUP BY 1, 2, 3"
+        "SELECT provider, queue_model, status, sum(jobs) FROM counts"
+        " WHERE status IN ('waiting', 'active') GROUP BY 1, 2, 3"
     )
     for provider, model, status, jobs in db.execute(query):
         if jobs:
             counts.setdefault((str(provider), str(model)), {})[str(status)] = int(jobs)
-    query = "SELECT provider, model, min(created) FROM jobs WHERE status = 'waiting' GROUP BY 1, 2"
+    query = "SELECT provider, queue_model, min(created) FROM jobs WHERE status = 'waiting' GROUP BY 1, 2"
     oldest = {(str(provider), str(model)): float(created) for provider, model, created in db.execute(query)}
     return [
         Queue(*group, each.get("active", 0), each.get("waiting", 0), oldest.get(group), _usual_seconds(db, group))

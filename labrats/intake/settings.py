@@ -9,6 +9,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
+from labrats.model.ai_model import alias_of
 from labrats.model.config import (
     BUILT_IN_LAYER,
     GLOBAL_LAYER,
@@ -64,7 +65,8 @@ def settings_of(
     isolation = _isolation_of(request, callers, layers, levels)
     level = levels.at_least(isolation) or isolation
     layers.append(ConfigLayer(BUILT_IN_LAYER, JobConfig(network=levels.default_network(level))))
-    return replace(resolve_config([*callers, *layers]), isolation=level)
+    resolved = resolve_config([*callers, *layers])
+    return replace(resolved, isolation=level, model_alias=alias_of(provider, resolved.config.model, catalog.ai_models))
 
 
 def _isolation_of(

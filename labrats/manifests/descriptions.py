@@ -52,6 +52,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     ResolvedConfig: {
         "origins": "The layer that each setting comes from: `request`, `agent`, `ai-config`, …",
         "isolation": "The isolation that the job gets.",
+        "modelAlias": "The model of the AiModel on which the job runs, if that is an alias of the job's own.",
     },
     WorkspaceSetup: {"tokenFrom": "The Secret from which each attempt gets its own token for the repository."},
     ChainLink: {

@@ -7,6 +7,7 @@ from typing import Final
 from labrats.model.condition import Condition
 from labrats.model.config import Sampling
 from labrats.model.job import Job, Usage
+from labrats.model.model_names import is_named
 from labrats.model.record import Record, Resource, seniority
 
 DEFAULT_SLOTS: Final = 4
@@ -102,6 +103,16 @@ def ai_models_in_use(ai_models: Iterable[AiModel]) -> dict[tuple[str, str], AiMo
     return found
 
 
+def alias_of(provider: str, model: str | None, ai_models: Iterable[AiModel]) -> str | None:
+    """Return the model of the only AiModel of the provider that stands for `model` by an alias, such as `opus`.
+
+    None if there is none or several, or if an AiModel has the very name.
+    """
+    names = {each.spec.model for each in ai_models if each.spec.provider == provider}
+    aliases = [name for name in names if model and is_named(model, name, provider)]
+    return aliases[0] if len(aliases) == 1 and aliases[0] != model and model not in names else None
+
+
 def most_similar(ai_models: Iterable[AiModel], provider: str, model: str) -> list[AiModel]:
     """Sort `ai_models` by similarity to the provider and model, the most similar first."""
 
@@ -121,7 +132,7 @@ class Slots(Record):
 
 def slots_for(job: Job, ai_models: dict[tuple[str, str], AiModel], default_slots: int) -> Slots:
     """Return the slots that `job` competes for. `ai_models` is keyed by (provider, model)."""
-    provider, model = job.resolved.provider, job.resolved.model
+    provider, model = job.resolved.provider, job.resolved.queue_model
     if ai_model := ai_models.get((provider, model)):
         return Slots(name=ai_model.name, count=ai_model.spec.slots, ai_model=ai_model)
     return Slots(name=f"{provider}/{model}", count=default_slots)

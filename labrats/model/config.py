@@ -100,13 +100,15 @@ class JobConfig(Record):
 class ResolvedConfig(Record):
     """The settings of a job after resolution, with the layer of each (`request`, `agent`, `built-in`, …).
 
-    isolation: the level that the job gets, which may be stronger than `config.isolation`. None in a job of an earlier
-               version.
+    isolation:   the level that the job gets, which may be stronger than `config.isolation`. None in a job of an earlier
+                 version.
+    model_alias: the model of the AiModel on which the job runs, such as `opus`, where that is an alias of its own.
     """
 
     config: JobConfig
     origins: dict[str, str] = {}
     isolation: Isolation | None = None
+    model_alias: str | None = None
 
     @property
     def provider(self) -> str:
@@ -115,6 +117,11 @@ class ResolvedConfig(Record):
     @property
     def model(self) -> str:
         return self.config.model or self.provider
+
+    @property
+    def queue_model(self) -> str:
+        """The model for whose slots the job waits: that of its AiModel, if it has one."""
+        return self.model_alias or self.model
 
     @property
     def timeout_seconds(self) -> float:

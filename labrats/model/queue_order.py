@@ -3,13 +3,13 @@
 from labrats.model.job import Job
 
 Group = tuple[str, str]
-"""The provider and model that jobs compete for."""
+"""The provider and the model (`queue_model`) that jobs compete for."""
 
 Rank = tuple[float, float, str]
 
 
 def group_of(job: Job) -> Group:
-    return job.resolved.provider, job.resolved.model
+    return job.resolved.provider, job.resolved.queue_model
 
 
 def rank_of(job: Job, aging_seconds: float) -> Rank:

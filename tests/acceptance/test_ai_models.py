@@ -173,6 +173,23 @@ async def test_deleted_model_is_gone_and_its_jobs_run_in_default_slots(
     assert (detail["status"], detail["accountName"]) == ("completed", f"mock/{model}")
 
 
+async def test_job_with_the_full_name_of_a_model_runs_on_the_ai_model_with_its_alias(
+    admin: User, user: User, ai_model: dict[str, Any], name: str, model: str
+) -> None:
+    await patch(admin, name, slots=0)
+    full_name = f"{model}-2026-01-31"
+    job_id = await user.submit(config={"model": full_name})
+    assert (await user.get(f"/api/jobs/{job_id}")).json()["waiting"]["reason"] == "no_slots"
+    assert (await admin.get(f"/api/ai-models/{name}")).json()["queued"] == 1
+
+    await patch(admin, name, slots=1)
+
+    detail = await user.wait(job_id)
+    assert (detail["status"], detail["accountName"], detail["model"]) == ("completed", name, full_name)
+    found = (await user.get(f"/api/jobs?model={full_name}")).json()["jobs"]
+    assert [job["id"] for job in found] == [job_id]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -192,6 +192,7 @@ async def create_ai_model(request: Request, body: AiModelBody, idempotency_key: 
             return services.idempotency_cache.again(request, intent, await _view(earlier, services))
         _check_unique(body.name, spec, existing)
         created = await create_resource(services, AiModel(metadata=metadata, spec=spec), intent)
+        services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, await _view(created, services))
 
 
@@ -224,6 +225,7 @@ async def change_ai_model(request: Request, name: ModelName, body: AiModelPatch)
             return changed
 
         changed = await update_resource(services, AiModel, name, body.resource_version, apply)
+        services.catalog.put(changed)
     return json_response(await _view(changed, services))
 
 
@@ -236,8 +238,10 @@ async def change_ai_model(request: Request, name: ModelName, body: AiModelPatch)
 async def delete_ai_model(request: Request, name: ModelName) -> Response:
     """Remove an AiModel. Its jobs continue, in the default slots of their provider and model."""
     services = services_of(request)
-    await get_resource(services, AiModel, name)
-    await services.store.delete(AiModel, name)
+    async with services.catalog.changing:
+        ai_model = await get_resource(services, AiModel, name)
+        await services.store.delete(AiModel, name)
+        services.catalog.remove(ai_model)
     return Response(status_code=204)
 
 

@@ -22,7 +22,7 @@ from labrats.model.ai_model import AiModel, Slots, ai_models_in_use, slots_for
 from labrats.model.caller import Caller
 from labrats.model.job import Job, without_large_fields
 from labrats.model.phases import Phase
-from labrats.model.queue_order import Group
+from labrats.model.queue_order import Group, group_of
 
 router = api_router("AI models")
 
@@ -154,7 +154,8 @@ _WAITS_FOR_SLOT: Final[Collection[WaitReason]] = ("slots_busy", "starting")
 def _place_view(services: Services, job: Job, position: Position, slots: Slots, blocker: str | None) -> dict[str, Any]:
     """Return the JSON that QueuePlace describes. blocker: the job of the same concurrency key that must end first."""
     now = services.clock.now()
-    paused_until = services.job_index.paused_until(job.resolved.provider, job.resolved.model, now)
+    provider, model = group_of(job)
+    paused_until = services.job_index.paused_until(provider, model, now)
     starts_after = max(filter(None, (paused_until, job.starts_after)), default=now)
     reason = _reason(job, slots, position, blocker, paused_until, now)
     is_paused = services.catalog.pause is not None

@@ -6,7 +6,6 @@ from typing import Final
 
 import msgspec
 
-from labrats.executor.key_proxy.allowed_models import AllowedModels
 from labrats.executor.key_proxy.further_models import Fields, further_models
 from labrats.executor.key_proxy.reach import (
     MOST_VALUES,
@@ -17,6 +16,7 @@ from labrats.executor.key_proxy.reach import (
 )
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.usage_limits import UsageLimits
+from labrats.model.model_names import AllowedModels
 from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
 

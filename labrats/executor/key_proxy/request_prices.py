@@ -1,8 +1,8 @@
 """Find the prices of a request by the model that answers it, which need not be the job's."""
 
-from labrats.executor.key_proxy.allowed_models import is_named
 from labrats.executor.prices import list_prices
 from labrats.model.ai_model import Prices
+from labrats.model.model_names import is_named
 from labrats.model.protocol import Task
 
 

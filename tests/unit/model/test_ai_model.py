@@ -1,8 +1,9 @@
 """The selection of an attempt, and the sampling of its AiModel."""
 
+import pytest
 from msgspec.structs import replace
 
-from labrats.model.ai_model import most_similar
+from labrats.model.ai_model import alias_of, most_similar
 from labrats.model.config import Sampling
 from labrats.model.protocol import Selection
 from labrats.ports import SUGGESTIONS, Attempt
@@ -16,6 +17,36 @@ LOCAL = an_ai_model("local", provider="qwen", model="sonnet")
 def test_models_of_the_same_provider_are_most_similar_then_those_with_similar_names() -> None:
     assert most_similar([LOCAL, OPUS, SONNET], "claude", "sonnet") == [SONNET, OPUS, LOCAL]
     assert most_similar([LOCAL, OPUS, SONNET], "qwen", "opus")[0] == LOCAL
+
+
+@pytest.mark.parametrize(
+    ("model", "alias"),
+    [
+        ("claude-opus-4-8", "opus"),
+        ("opus", None),
+        ("claude-sonnet-4-20250514", None),
+        ("sonnet-4-20250514", "sonnet-4"),
+        ("claude-haiku-4-5", None),
+        ("claude-fable-5", None),
+        (None, None),
+    ],
+)
+def test_alias_of_a_model_is_that_of_the_only_ai_model_that_stands_for_it(model: str | None, alias: str | None) -> None:
+    known = [
+        OPUS,
+        SONNET,
+        LOCAL,
+        *(an_ai_model(name, provider="claude", model=name) for name in ("fable", "fable[1m]")),
+    ]
+    assert alias_of("claude", model, known) == alias
+    assert alias_of("codex", model, known) is None
+
+
+def test_exact_ai_model_wins_over_an_alias() -> None:
+    assert (
+        alias_of("claude", "claude-opus-4-8", [OPUS, an_ai_model("o", provider="claude", model="claude-opus-4-8")])
+        is None
+    )
 
 
 def test_an_attempt_without_an_ai_model_suggests_a_few_similar_ones() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy.allowed_models import AllowedModels
 from labrats.model.config import JobConfig
+from labrats.model.model_names import AllowedModels
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The models that an attempt may use."""
+"""The names of models: which of them an attempt may use, and which model an alias stands for."""
 
 import re
 from collections.abc import Iterator
