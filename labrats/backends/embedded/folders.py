@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,9 @@ from labrats.model.protocol import (
     CREDENTIALS_FOLDER,
     EXIT_FILE,
     OUTPUT_FILE,
+    LogEvent,
 )
+from labrats.model.record import encode
 from labrats.processes import ProcessId, executor_process_name, process_name
 
 _SCRATCH: Final = ("home", "tmp", "baseline.git", CREDENTIALS_FOLDER)
@@ -96,6 +99,11 @@ class AttemptFolder:
         except OSError:
             return False
         return stdout.removesuffix(" (deleted)") == str(self.path.resolve() / OUTPUT_FILE)
+
+    def write_note(self, text: str) -> None:
+        """Write a line for people as the only one of the output. No executor may be able to start."""
+        note = LogEvent(seq=1, at=datetime.now(UTC), text=f"[{text}]", origin="engine")
+        self.output.write_bytes(encode(note) + b"\n")
 
     def prevent_start(self) -> None:
         """Write a placeholder claim, so that no executor can start. Does nothing if the attempt is claimed already."""

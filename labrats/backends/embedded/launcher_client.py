@@ -6,6 +6,7 @@ The launcher outlives the engine until its last executor has ended, so that ever
 """
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -16,15 +17,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from labrats.model.errors import RetryLater
+from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.job import FailedCode
 
 log = structlog.get_logger()
 
 SPAWN_SECONDS = 30.0
+
+MOST_FAILED_STARTS: Final = 3
+"""Launchers that end one after the other without an answer. After them, jobs fail until a launcher answers."""
+
+_SHORTAGES: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""Errors at the start of a launcher that pass by themselves."""
 
 
 class LauncherClient:
@@ -45,18 +53,31 @@ class LauncherClient:
         self._received = b""
         self._unsent = bytearray()
         self._is_sending = False
+        self._failed_starts = 0
 
     async def fork(self, folder: str, redacted: Sequence[str] = (), *, sandboxed: bool = False) -> int:
-        """Let an executor run the attempt in `folder` and return its pid. Raises RetryLater when the launcher died.
+        """Let an executor run the attempt in `folder` and return its pid.
+
+        Raises RetryLater when the launcher died, and GiveUp when several in a row could not start.
 
         redacted:  values that the attempt redacts in its output, besides its own secrets.
         sandboxed: whether the attempt has a sandbox.
         """
+        try:
+            return await self._fork(folder, redacted, sandboxed=sandboxed)
+        except RetryLater as error:
+            if self._failed_starts < MOST_FAILED_STARTS:
+                raise
+            advice = "see the engine's log, and restart the engine if its installation has changed"
+            raise GiveUp(FailedCode.INTERNAL, f"the engine can start no agents: {error}; {advice}") from error
+
+    async def _fork(self, folder: str, redacted: Sequence[str], *, sandboxed: bool) -> int:
         if self._socket is None:
             try:
                 self._spawn()
             except OSError as error:
-                raise RetryLater(f"the launcher cannot be started: {error.strerror}") from error
+                self._failed_starts += error.errno not in _SHORTAGES
+                raise RetryLater(f"the launcher cannot be started: {error.filename}: {error.strerror}") from error
         asked = self._socket
         try:
             async with asyncio.timeout(SPAWN_SECONDS):
@@ -119,20 +140,12 @@ class LauncherClient:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with theirs:
-            inherited = [theirs.fileno(), *self._kept_open]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "labrats.executor.launcher", *map(str, inherited)],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C in the engine's terminal must not reach the executors
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    "HOME": str(Path.home()),  # for the login of the engine's user, who may be missing in /etc/passwd
-                    "LANG": "C.UTF-8",
-                    **_certificates(),
-                },
-                cwd="/",
-            )
+            try:
+                self._process = _start_launcher([theirs.fileno(), *self._kept_open])
+            except OSError:
+                ours.close()
+                raise
+        self._failed_starts += 1  # until it answers
         self._socket, self._received = ours, b""
         self._unsent, self._is_sending = bytearray(), False
         asyncio.get_running_loop().add_reader(ours, self._read_answers)
@@ -146,6 +159,7 @@ class LauncherClient:
             if not data:
                 self._abandon("the launcher died")
                 return
+            self._failed_starts = 0
             *lines, self._received = (self._received + data).split(b"\n")
             for message in map(json.loads, lines):
                 if "ended" in message:
@@ -169,6 +183,22 @@ class LauncherClient:
         self._disconnect()
         while self._pending:
             _resolve(self._pending.popleft(), {"error": reason})
+
+
+def _start_launcher(inherited: Sequence[int]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "labrats.executor.launcher", *map(str, inherited)],
+        pass_fds=inherited,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C in the engine's terminal must not reach the executors
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(Path.home()),  # for the login of the engine's user, who may be missing in /etc/passwd
+            "LANG": "C.UTF-8",
+            **_certificates(),
+        },
+        cwd="/",
+    )
 
 
 def _certificates() -> dict[str, str]:

@@ -26,7 +26,7 @@ from labrats.files.attempt_output import (
 from labrats.files.attempt_results import AttemptResults
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import ENDPOINT_VARIABLES
-from labrats.model.errors import RetryLater
+from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.network import Network
@@ -175,7 +175,12 @@ class LocalRunner(AttemptResults):
         await self._check_workspace_is_free(attempt)
         await self._write_inputs(attempt, folder)
         sandboxed = attempt.isolation_in(self.isolation) is Isolation.SANDBOX
-        pid = await self._launcher.fork(str(folder.path), self._own_secrets(), sandboxed=sandboxed)
+        try:
+            pid = await self._launcher.fork(str(folder.path), self._own_secrets(), sandboxed=sandboxed)
+        except GiveUp as failure:
+            self._prevent_start(attempt.name)
+            folder.write_note(str(failure))
+            raise
         unclaimed = folder.executor() is None  # otherwise `find` adopts the process that the claim names
         if unclaimed and attempt.name not in self._executors and (process := ProcessId.of(pid)):
             self._adopt(attempt.name, process)

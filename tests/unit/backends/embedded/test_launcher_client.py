@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from labrats.backends.embedded.launcher_client import LauncherClient
-from labrats.model.errors import RetryLater
+from labrats.backends.embedded.launcher_client import MOST_FAILED_STARTS, LauncherClient
+from labrats.model.errors import GiveUp, RetryLater
 from labrats.processes import children
 
 LARGE = tuple(f"test-secret-{number:048}" for number in range(200))
@@ -54,11 +54,29 @@ async def test_launchers_that_die_leave_no_process_behind(tmp_path: Path, monkey
     client = LauncherClient(lambda folder, executor: False)
     before = set(children(os.getpid()))
     try:
-        for _ in range(5):
-            with pytest.raises(RetryLater):
+        for number in range(5):
+            with pytest.raises(RetryLater if number + 1 < MOST_FAILED_STARTS else GiveUp):
                 await client.fork(str(tmp_path))
             await asyncio.to_thread(wait_for_zombies, before)
         assert len(set(children(os.getpid())) - before) <= 1
+    finally:
+        client.close()
+
+
+async def test_launcher_that_starts_again_ends_the_count_of_failed_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = LauncherClient(lambda folder, executor: False)
+    (tmp_path / "claim").write_text("never started\n")
+    try:
+        for _ in range(2):
+            monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+            for _ in range(MOST_FAILED_STARTS - 1):
+                with pytest.raises(RetryLater, match="no-python: No such file or directory"):
+                    await client.fork(str(tmp_path))
+            monkeypatch.undo()
+            assert await client.fork(str(tmp_path))
+            client._abandon("test")
     finally:
         client.close()
 

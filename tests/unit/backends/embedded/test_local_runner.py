@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded import runner as runner_module
 from labrats.backends.embedded.folders import AttemptFolder, Folders
+from labrats.backends.embedded.launcher_client import MOST_FAILED_STARTS
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.files.attempt_inputs import TaskSettings
 from labrats.files.attempt_output import read_end
@@ -37,7 +38,17 @@ from labrats.model.job import (
 )
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
-from labrats.model.protocol import BASELINE_FILE, ResourceLimits, ResultEvent, Resumption, Sandbox, Selection, Task
+from labrats.model.protocol import (
+    BASELINE_FILE,
+    LogEvent,
+    ResourceLimits,
+    ResultEvent,
+    Resumption,
+    Sandbox,
+    Selection,
+    Task,
+    decode_event,
+)
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name, with_environment, with_mount
@@ -635,3 +646,24 @@ def test_folder_in_place_of_the_baseline_does_not_keep_a_workspace(tmp_path: Pat
     (tmp_path / "attempt" / BASELINE_FILE / "more").mkdir(parents=True)
     AttemptFolder(tmp_path / "attempt", tmp_path / "workspace").forbid_resume()
     assert list((tmp_path / "attempt").iterdir()) == []
+
+
+async def test_launcher_that_cannot_start_fails_the_attempt_with_the_reason_in_its_log(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade that has removed the engine's Python while the engine was running."""
+    monkeypatch.setattr("sys.executable", str(folders.attempts / "no-python"))
+    attempt = an_attempt()
+    async with a_runner(folders) as runner:
+        for _ in range(MOST_FAILED_STARTS - 1):
+            with pytest.raises(RetryLater):
+                await runner.start(attempt)
+        with pytest.raises(GiveUp, match="the engine can start no agents: the launcher cannot be started: ") as failure:
+            await runner.start(attempt)
+        await runner.kill(attempt.name)
+        output = b"".join([lines async for lines in runner.read(attempt.name, follow=False)])
+    assert failure.value.code == FailedCode.INTERNAL
+    (note,) = map(decode_event, output.splitlines())
+    assert isinstance(note, LogEvent)
+    assert note.text == f"[{failure.value}]"
+    assert "no-python: No such file or directory; see the engine's log, and restart the engine" in note.text
