@@ -104,6 +104,9 @@ def print_verdicts(tested: dict[str, Any]) -> None:
                 print_text(f"concurrency key: {concurrency['key']} ({concurrency['onNew']})")
             print_text(job["prompt"])
     print_stderr(f"{tested['matched']} {'agent' if tested['matched'] == 1 else 'agents'} would start")
+    for each in tested["agents"]:
+        if failure := (each["job"] or {}).get("failure"):
+            print_stderr(f"{each['agent']}: the job would fail: {failure}")
 
 
 def _request_sentence(request: dict[str, Any]) -> str:

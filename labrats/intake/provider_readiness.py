@@ -22,6 +22,11 @@ class ProviderReadiness:
     problem: str | None = None
     command: str | None = None
 
+    @property
+    def advice(self) -> str | None:
+        """The problem and the command that helps, in one line; None if the provider can run."""
+        return f"{self.problem}: `{self.command}`" if self.problem and self.command else self.problem
+
 
 def provider_readiness(
     settings: EngineSettings,

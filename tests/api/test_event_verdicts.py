@@ -1,5 +1,6 @@
 """Tests of events: verdicts on triggers, and previews of the jobs that would start."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -7,12 +8,13 @@ import pytest
 
 from labrats.model.agent import ChainLink
 from labrats.model.concurrency import Concurrency
+from labrats.model.config import KEYS_OF_MODELS
 from labrats.model.core_resources import ConfigMap
 from labrats.model.job import Job
 from tests.api.conftest import Api
 from tests.api.test_agent_roles import stored
 from tests.api.test_ingest import EVENT, PAYLOAD
-from tests.support.builders import a_trigger, an_agent
+from tests.support.builders import a_trigger, an_agent, an_ai_model
 from tests.support.deliveries import SECRET
 
 
@@ -140,3 +142,33 @@ async def test_a_wrong_command_is_shown_with_its_answer(api: Api, admin: httpx2.
 )
 async def test_unknown_names_are_refused(admin: httpx2.AsyncClient, fields: dict[str, Any], status: int) -> None:
     assert (await admin.post("/api/events/test", json=EVENT | fields)).status_code == status
+
+
+async def test_preview_names_what_the_provider_of_the_job_lacks(
+    api: Api, admin: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in KEYS_OF_MODELS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    await stored(api, *(an_agent(name, a_trigger(), default_provider=name) for name in ("claude", "mock", "qwen")))
+
+    async def failures() -> dict[str, Any]:
+        return {each["agent"]: each["job"]["failure"] for each in (await tested(admin))["agents"]}
+
+    found = await failures()
+    assert found["claude"] == "Claude Code is not installed: `npm install -g @anthropic-ai/claude-code`"
+    assert found["qwen"].startswith("no AiModel names the server of its model: `labrats model create qwen ")
+    assert found["mock"] is None
+
+    (tmp_path / "claude").write_text("#!/bin/sh\n")
+    (tmp_path / "claude").chmod(0o755)
+    assert (await failures())["claude"].startswith("no credentials are stored: `labrats secret set claude ")
+
+    model = (await tested(admin, agent="claude"))["agents"][0]["job"]["config"]["model"]
+    other = an_ai_model("other", provider="claude", model="another-model", endpoint="https://models.example.com")
+    await api.store.create(other)
+    assert (await failures())["claude"].startswith("no credentials are stored")
+    await api.store.create(
+        an_ai_model("its-own", provider="claude", model=model, endpoint="https://models.example.com")
+    )
+    assert (await failures())["claude"] is None

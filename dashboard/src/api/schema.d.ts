@@ -4280,6 +4280,12 @@ export interface components {
             /** @description The report of the job to GitHub; null if there is none. */
             report: components["schemas"]["ReportView"] | null;
             concurrency: components["schemas"]["ConcurrencyView"] | null;
+            /**
+             * Failure
+             * @description What the job would fail with, as its provider cannot run it yet; null if nothing is known.
+             * @example no credentials are stored: `labrats secret set anthropic ANTHROPIC_API_KEY`
+             */
+            failure: string | null;
         };
         /**
          * JobReportView
@@ -14188,7 +14194,8 @@ export interface operations {
                      *               "key": "octocat/hello-world#7",
                      *               "onNew": "queue",
                      *               "debounceSeconds": 30
-                     *             }
+                     *             },
+                     *             "failure": "no credentials are stored: `labrats secret set anthropic ANTHROPIC_API_KEY`"
                      *           },
                      *           "refused": null
                      *         }

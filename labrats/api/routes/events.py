@@ -11,6 +11,7 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.routes.readiness import readiness_for
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.schemas.concurrency import ConcurrencyView, concurrency_view
@@ -132,6 +133,10 @@ class JobPreview(ResponseBody):
     chain_next: ChainNext | None
     report: ReportView | None = Field(description="The report of the job to GitHub; null if there is none.")
     concurrency: ConcurrencyView | None
+    failure: str | None = Field(
+        description="What the job would fail with, as its provider cannot run it yet; null if nothing is known.",
+        examples=["no credentials are stored: `labrats secret set anthropic ANTHROPIC_API_KEY`"],
+    )
 
 
 class AgentVerdict(ResponseBody):
@@ -220,7 +225,9 @@ async def _verdict_view(
     job, refused = None, None
     if wanted:
         try:
-            job = _preview(await services.admission.preview(wanted))
+            prepared = await services.admission.preview(wanted)
+            readiness = await readiness_for(prepared.resolved.config, services)
+            job = _preview(prepared) | {"failure": readiness.advice if readiness else None}
         except (Invalid, TooLarge) as error:
             refused = str(error)
     found = await asyncio.to_thread(verdicts, agent, event) if event.is_large else verdicts(agent, event)

@@ -1,6 +1,5 @@
 """The engine itself: its version, the space on its disk, and the limits that apply."""
 
-import asyncio
 import os
 from datetime import datetime
 from typing import Any, Literal
@@ -13,17 +12,15 @@ from starlette.responses import Response
 from labrats import __version__
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.routes.readiness import readiness_of_providers
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import IsolationName, ResponseBody
 from labrats.api.schemas.network import NetworkView
 from labrats.api.services import Services
 from labrats.files.full_disk import problem_of_full_disk
-from labrats.intake.provider_readiness import ProviderReadiness, provider_readiness
+from labrats.intake.provider_readiness import ProviderReadiness
 from labrats.intake.validation import FILES_BYTES
-from labrats.model.ai_model import AiModel
-from labrats.model.config import KEYS_OF_MODELS
-from labrats.model.core_resources import Secret
-from labrats.model.errors import LabratsError, NotFound
+from labrats.model.errors import LabratsError
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
 from labrats.model.network import OPEN
 
@@ -146,27 +143,9 @@ async def get_system(request: Request) -> Response:
             },
             "limits": limits,
             "containment": _containment(services),
-            "providers": [_provider(each) for each in await _providers(services)],
+            "providers": [_provider(each) for each in await readiness_of_providers(services)],
         }
     )
-
-
-async def _providers(services: Services) -> list[ProviderReadiness]:
-    ai_models = await services.store.list(AiModel)
-    names = [name for name in {each.spec.credentials_ref for each in ai_models} if name]
-    keys = dict(zip(names, await asyncio.gather(*(_keys_of(name, services) for name in names)), strict=True))
-    return list(provider_readiness(services.settings, ai_models, keys, os.environ))
-
-
-async def _keys_of(secret: str, services: Services) -> frozenset[str]:
-    """Return the keys in a Secret, none if it is missing. One that cannot be read counts as complete."""
-    try:
-        return frozenset((await services.store.get(Secret, secret)).data)
-    except NotFound:
-        return frozenset()
-    except LabratsError as error:
-        log.warning("secret of a model not read", secret=secret, reason=str(error))
-        return KEYS_OF_MODELS
 
 
 def _provider(readiness: ProviderReadiness) -> dict[str, Any]:

@@ -64,6 +64,20 @@ def test_verdicts_and_the_job_are_printed(labrats: Labrats, engine: ScriptedEngi
     assert ended.err == "1 agent would start\n"
 
 
+def test_the_failure_that_a_job_would_have_is_printed_last(
+    labrats: Labrats, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    [agent] = TESTED["agents"]
+    failing = agent | {"job": agent["job"] | {"failure": "no credentials are stored: `labrats secret set a KEY`"}}
+    engine.answers("POST /api/events/test", TESTED | {"agents": [failing]})
+    (tmp_path / "event.json").write_text(json.dumps(EVENT))
+
+    ended = labrats("event", "test", str(tmp_path / "event.json"))
+
+    failure = "developer: the job would fail: no credentials are stored: `labrats secret set a KEY`"
+    assert ended.err == f"1 agent would start\n{failure}\n"
+
+
 def test_a_trigger_whose_job_would_be_refused_starts_nothing(
     labrats: Labrats, engine: ScriptedEngine, tmp_path: Path
 ) -> None:

@@ -92,6 +92,13 @@ test('the outcome names a refused job and an ignored event', () => {
   );
 });
 
+test('the outcome names what a job would fail with', () => {
+  const job = { failure: 'no credentials are stored: `labrats secret set a KEY`' } as AgentVerdict['job'];
+  expect(outcomeInWords(verdict({ starts: true, job }), nothing, null)).toBe(
+    'The event starts this agent, but its job would fail: no credentials are stored: `labrats secret set a KEY`.',
+  );
+});
+
 test('the outcome names a webhook source that chooses the agent', () => {
   expect(outcomeInWords(verdict({}), nothing, 'main')).toBe(
     'The event does not start this agent: a trigger matches, but main sends the events of the repository to another agent.',

@@ -22,6 +22,8 @@ export function outcomeInWords(
   if (verdict.refused !== null)
     return `The event would start this agent, but its job would be refused: ${sentence(verdict.refused)}`;
   const isMatched = verdict.triggers.some((trigger) => trigger.matches);
+  if (verdict.starts && verdict.job?.failure)
+    return `The event starts this agent, but its job would fail: ${sentence(verdict.job.failure)}`;
   if (verdict.starts)
     return isMatched
       ? 'The event starts this agent.'
