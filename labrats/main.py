@@ -77,6 +77,7 @@ class Commands:
         refuse_unprotected(settings)
         refuse_partial_role(settings)
         refuse_missing_packages(settings)
+        refuse_foreign_folder(settings)
         enter_scope(settings)
         os.umask(0o077)
         create_folders(settings)
@@ -125,6 +126,7 @@ class Commands:
 
         settings = read_settings(data_dir=data_dir)
         refuse_missing_packages(settings)
+        refuse_foreign_folder(settings)
         if not has_data(settings):
             if on_create is None:
                 folder = "name the engine's folder with --data-dir or LABRATS_DATA_DIR"
@@ -334,6 +336,14 @@ def refuse_missing_packages(settings: "EngineSettings") -> None:
 
     if settings.backend == "kubernetes" and find_spec("aiohttp") is None:
         raise LabratsError("the backend `kubernetes` needs more packages: pip install 'labrats[kubernetes]'")
+
+
+def refuse_foreign_folder(settings: "EngineSettings") -> None:
+    """Raise LabratsError for a data folder of another user, which this one may not use."""
+    from labrats.files.foreign_folder import problem_of_foreign_folder
+
+    if settings.backend == "embedded" and (problem := problem_of_foreign_folder(settings.data_dir)):
+        raise LabratsError(problem)
 
 
 def create_folders(settings: "EngineSettings") -> None:

@@ -1,13 +1,16 @@
-"""Functions to inspect Linux processes through /proc, and to kill a process tree.
+"""Functions to inspect Linux processes through /proc and programs on PATH, and to kill a process tree.
 
 A process is identified by its pid, its start time and the boot: a pid alone is soon reused.
 """
 
 import hashlib
 import os
+import pwd
 import re
 import resource
+import shutil
 import signal
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +76,35 @@ def drop_relative_search_paths() -> list[str]:
     entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, entries)) or os.defpath
     return [entry for entry in entries if not os.path.isabs(entry)]
+
+
+def denied_program(program: str) -> str | None:
+    """Return why this user may not execute a program that exists, as part of a sentence; None otherwise.
+
+    program: a path, or a name that is searched for in PATH.
+    """
+    if shutil.which(program):
+        return None
+    is_path = "/" in program
+    folders = [""] if is_path else os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for path in (Path(folder, program) for folder in folders):
+        try:
+            is_denied = stat.S_ISREG(path.stat().st_mode) and not os.access(path, os.X_OK)
+        except PermissionError:  # of its folder, or of the folder that a link names
+            is_denied = is_path or os.path.lexists(path)
+        except OSError:
+            continue
+        if is_denied:
+            return f"permission denied: {user_name(os.geteuid())} may not execute {path}"
+    return None
+
+
+def user_name(user: int) -> str:
+    """Return the name of a user of this machine, for messages."""
+    try:
+        return f"the user {pwd.getpwuid(user).pw_name}"
+    except KeyError:  # of a container, or deleted
+        return f"the user id {user}"
 
 
 def boot_id() -> str:

@@ -87,7 +87,10 @@ def find_credential(base_url: str, api_key: str | None, data_dir: Path | None) -
     except (FileNotFoundError, NotADirectoryError):
         return ClientCredential(None, f"no key, because there is no {path}")
     except PermissionError as error:
-        sentence = f"only the owner of {path} may use the admin key; give another with --api-key"
+        from labrats.files.foreign_folder import problem_of_foreign_folder  # most commands do not need it
+
+        problem = problem_of_foreign_folder(path.parent) or f"only the owner of {path} may use the admin key"
+        sentence = f"{problem}; or pass an API key with --api-key or LABRATS_API_KEY"
         raise CommandError(sentence, ExitCode.REFUSED) from error
 
 

@@ -1,6 +1,7 @@
 """`labrats doctor`: what this machine has for agents, and how far it can contain them."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -71,9 +72,13 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
 
 def _of_stored_data(engine: EngineCommands, findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield the findings in the data folder. findings: of this machine."""
+    from labrats.files.foreign_folder import problem_of_foreign_folder  # other commands do not need them
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
 
+    if problem := problem_of_foreign_folder(engine.settings().data_dir):
+        yield Finding("data folder", "fails", problem)
+        return
     try:
         keeps_open, agents, ai_models = engine.keeps_open_network(), engine.stored(AiAgent), engine.stored(AiModel)
     except RetryLater as error:  # for example, the disk is full, which another finding says
@@ -241,7 +246,7 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
         name = "other limits of a job" if found else "limits of a job"
         yield Finding(name, "missing", f"no limit without {', '.join(unset)}")
     yield _control_groups()
-    folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.is_dir())
+    folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if os.path.isdir(each))
     disk = shutil.disk_usage(folder)
     kept = settings.kept_free_bytes(disk.total)
     workspaces = f"{settings.workspaces_gib:g} GiB" if settings.workspaces_gib else "any size (LABRATS_WORKSPACES_GIB)"
@@ -272,6 +277,10 @@ def _control_groups() -> Finding:
 
 
 def _program(name: str, program: str, advice: str) -> Finding:
+    from labrats.processes import denied_program
+
+    if denied := denied_program(program):
+        return Finding(name, "fails", denied)
     if (path := shutil.which(program)) is None:
         return Finding(name, "missing", advice)
     try:
@@ -288,10 +297,12 @@ def _program(name: str, program: str, advice: str) -> Finding:
 
 
 def _sandbox() -> Finding:
+    from labrats.processes import denied_program
     from labrats.sandbox.bubblewrap import bubblewrap_problem
 
-    program = shutil.which("bwrap")
-    if program is None:
+    if denied := denied_program("bwrap"):
+        return Finding("isolation: sandbox", "fails", denied)
+    if (program := shutil.which("bwrap")) is None:
         return Finding("isolation: sandbox", "missing", f"bwrap is not on PATH; {_INSTALL_BUBBLEWRAP}")
     if problem := bubblewrap_problem(program):
         return Finding("isolation: sandbox", "fails", f"{problem}; {_INSTALL_BUBBLEWRAP}")

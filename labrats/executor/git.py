@@ -31,6 +31,7 @@ from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import BUNDLE_REF
 from labrats.model.publication import PUBLICATION_FOLDER
 from labrats.net import address_policy
+from labrats.processes import denied_program
 
 SSH_KEY: Final = "ssh-privatekey"
 SSH_KNOWN_HOSTS: Final = "known_hosts"
@@ -468,8 +469,10 @@ async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]
         async with run_to_end(program, FailedCode.GIT_CLONE) as (process, exited):
             output = await read_tail(process.output)
             return await exited, output
-    except FileNotFoundError as error:
-        raise GiveUp(FailedCode.GIT_CLONE, "git is not installed, or not on the PATH") from error
+    except (FileNotFoundError, PermissionError) as error:
+        problem = denied_program("git")
+        reason = f"git cannot be run: {problem}" if problem else "git is not installed, or not on the PATH"
+        raise GiveUp(FailedCode.GIT_CLONE, reason) from error
 
 
 def _failure(url: str, output: str, *, needs_key: bool = False, refusal_may_pass: bool = False) -> GiveUp:

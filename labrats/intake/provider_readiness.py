@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.ai_model import AiModel
 from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
+from labrats.processes import denied_program
 from labrats.settings import EngineSettings
 
 
@@ -73,6 +74,8 @@ def _missing_program(provider: str, configured: str | None) -> ProviderReadiness
     if shutil.which(configured or provider):
         return None
     name, package, _ = AGENT_PROGRAMS[provider]
+    if denied := denied_program(configured or provider):
+        return ProviderReadiness(provider, f"{name} cannot be run: {denied}")
     if configured:
         return ProviderReadiness(provider, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
     return ProviderReadiness(provider, f"{name} is not installed", f"npm install -g {package}")

@@ -149,6 +149,20 @@ async def test_system_names_what_each_provider_needs(api: Api, monkeypatch: pyte
     assert [after["codex"], after["qwen"]] == [(True, None, None)] * 2
 
 
+async def test_system_names_a_program_that_the_engine_may_not_execute(
+    api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "codex").touch(mode=0o644)
+    settings = api.services.settings.model_copy(update={"codex_path": None})
+    app = create_app(replace(api.services, settings=settings))
+    async with replace(api, app=app).client("admin") as admin:
+        can_run, problem, command = (await providers(admin))["codex"]
+    assert (can_run, command) == (False, None)
+    assert (problem or "").startswith("Codex cannot be run: permission denied: the user ")
+    assert (problem or "").endswith(f" may not execute {tmp_path / 'codex'}")
+
+
 async def providers(admin: httpx2.AsyncClient) -> dict[str, tuple[bool, str | None, str | None]]:
     found = (await admin.get("/api/system")).json()["providers"]
     return {each["name"]: (each["canRun"], each["problem"], each["command"]) for each in found}

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from labrats.processes import (
     ProcessId,
     children,
     count_threads,
+    denied_program,
     descendants,
     kill_descendants,
     process_name,
@@ -169,3 +171,55 @@ def test_owner_of_a_process_is_the_user_that_runs_it() -> None:
         child.wait()
     assert process_owner(os.getpid()) == os.getuid()
     assert process_owner(child.pid) is None
+
+
+def test_program_that_this_user_may_not_execute_is_named_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, other = tmp_path / "bin" / "claude", tmp_path / "other"
+    program.parent.mkdir()
+    other.mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}:{other}")
+    assert denied_program("claude") is None
+    assert denied_program(str(program)) is None
+    program.symlink_to("missing")
+    assert denied_program("claude") is None
+    program.unlink()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o644)
+    for name in ("claude", str(program)):
+        problem = denied_program(name)
+        assert problem
+        assert problem.startswith("permission denied: the user ")
+        assert problem.endswith(f" may not execute {program}")
+    (other / "claude").write_text("#!/bin/sh\n")
+    (other / "claude").chmod(0o755)
+    assert denied_program("claude") is None
+
+
+def test_program_in_a_folder_that_this_user_may_not_enter_is_denied(tmp_path: Path) -> None:
+    """As `claude` in /usr/local/bin often is a link to a file in the home of root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder to another user")
+    home, link = tmp_path / "home", tmp_path / "claude"
+    home.mkdir(mode=0o700)
+    (home / "claude").write_text("#!/bin/sh\n")
+    (home / "claude").chmod(0o755)
+    os.chown(home, 54321, 54321)
+    link.symlink_to(home / "claude")
+    ask = "import sys; from labrats.processes import denied_program; print(*map(denied_program, sys.argv[1:]), sep='|')"
+    command = [
+        shutil.which("setpriv") or "setpriv",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+        sys.executable,
+        "-c",
+        ask,
+    ]
+    environment = {**os.environ, "PATH": f"{home}:{tmp_path}"}
+    names = ["claude", str(link), str(home / "claude"), "codex"]
+    asked = subprocess.run([*command, *names], capture_output=True, text=True, check=True, env=environment)
+    *denied, unknown = asked.stdout.strip().split("|")
+    paths = [link, link, home / "claude"]
+    assert denied == [f"permission denied: the user root may not execute {path}" for path in paths]
+    assert unknown == "None"

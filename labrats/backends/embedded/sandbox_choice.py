@@ -13,6 +13,7 @@ from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import PUBLIC
 from labrats.model.protocol import Sandbox
+from labrats.processes import denied_program
 from labrats.sandbox.bubblewrap import bubblewrap_problem, private_software
 from labrats.sandbox.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.sandbox.landlock import can_scope_sockets
@@ -73,7 +74,7 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
     """Return the sandbox, or the reason why it does not work here."""
     snapshots = settings.data_dir / "etc-snapshots"
     if (program := shutil.which("bwrap")) is None:
-        return None, "bwrap is not on PATH"
+        return None, denied_program("bwrap") or "bwrap is not on PATH"
     reason, has_snapshot = _test_bubblewrap(program, snapshots)
     if reason:
         return None, reason

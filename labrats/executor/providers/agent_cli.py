@@ -23,6 +23,7 @@ from labrats.files.trees import is_plain_folder, remove_links_and_special_files,
 from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.processes import denied_program
 
 _GRACE_SECONDS: Final = 3.0
 _FINAL_OUTPUT_SECONDS: Final = 3.0
@@ -168,10 +169,12 @@ def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Pat
 
 
 def find_program(context: RunContext, provider: str, name: str, package: str) -> str:
-    """Return the path of a provider's program, named like the provider. Raises GiveUp if it is not installed."""
+    """Return the path of a provider's program, named like the provider. Raises GiveUp if it cannot be executed."""
     variable, configured = f"LABRATS_{provider.upper()}_PATH", context.task.programs.get(provider)
     if program := shutil.which(configured or provider):
         return program
+    if denied := denied_program(configured or provider):
+        raise GiveUp(FailedCode.INVALID, f"{name} cannot be run: {denied}")
     problem = (
         f"{variable} is {configured}, which is no program"
         if configured

@@ -226,6 +226,17 @@ def test_missing_programs_are_named_with_a_remedy(labrats: Labrats, programs: Pa
     assert found["network rules"] == ("missing", "need the sandbox")
 
 
+def test_programs_that_this_user_may_not_execute_are_named_with_their_path(labrats: Labrats, programs: Path) -> None:
+    for name in ("git", "claude", "bwrap"):
+        (programs / name).touch(mode=0o644)
+    code, found = findings(labrats)
+    assert code == 1
+    for check, name in (("git", "git"), ("Claude Code", "claude"), ("isolation: sandbox", "bwrap")):
+        assert found[check][0] == "fails"
+        assert found[check][1].startswith("permission denied: the user ")
+        assert found[check][1].endswith(f" may not execute {programs / name}")
+
+
 def test_programs_that_fail_are_named_with_their_problem(labrats: Labrats, programs: Path) -> None:
     for name, script in (("git", "exit 3"), ("bwrap", "echo no namespaces >&2; exit 1")):
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")

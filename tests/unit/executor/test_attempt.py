@@ -315,3 +315,16 @@ def test_credentials_that_cannot_be_removed_fail_the_attempt_with_their_place() 
         f"the folder {place} with the attempt's credentials cannot be removed: "
         "remove it by hand, and revoke the credentials"
     )
+
+
+def test_agents_program_that_may_not_be_executed_is_named_with_its_path(tmp_path: Path) -> None:
+    program = tmp_path / "codex"
+    program.touch(mode=0o644)
+    attempt = an_attempt(tmp_path, config=JobConfig(provider="codex"), programs={"codex": str(program)})
+
+    attempt.run()
+
+    code, message = failure_of(attempt)
+    assert code is FailedCode.INVALID
+    assert message.startswith("Codex cannot be run: permission denied: the user ")
+    assert message.endswith(f" may not execute {program}")

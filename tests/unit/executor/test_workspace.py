@@ -488,6 +488,18 @@ async def test_failure_says_that_git_is_missing(
     assert "git is not installed" in await failure_of(lambda: cloned(tmp_path, repository.path))
 
 
+async def test_failure_names_a_git_that_may_not_be_executed(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.touch(mode=0o644)
+    monkeypatch.setenv("PATH", str(program.parent))
+    failure = await failure_of(lambda: cloned(tmp_path, repository.path))
+    assert failure.startswith("git cannot be run: permission denied: the user ")
+    assert failure.endswith(f"may not execute {program}")
+
+
 async def test_git_without_address_pinning_is_not_used(
     tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
