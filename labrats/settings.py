@@ -188,6 +188,9 @@ class EngineSettings(BaseSettings):
         default=5, gt=0, le=_YEAR_SECONDS, validation_alias="LABRATS_REPORT_INTERVAL_SECONDS"
     )
     """The shortest time between two edits of what a job reports on GitHub."""
+    link_hosts: Words = Field(default=(), validation_alias="LABRATS_LINK_HOSTS")
+    """Hosts, separated by commas, to which texts of agents on GitHub may link and whose images they may show, besides
+    GitHub, the engine and the homepage of the repository."""
     webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
     """The WebhookSource of a webhook-receiver."""
     webhook_path: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_PATH")
@@ -296,6 +299,7 @@ class EngineSettings(BaseSettings):
         "outbound_allowed_cidrs",
         "allowed_hosts",
         "callback_allowed_hosts",
+        "link_hosts",
         "local_repo_roots",
         "sandbox_read_paths",
         "executor_images",
@@ -372,7 +376,7 @@ class EngineSettings(BaseSettings):
                 raise ValueError(f"must be files and folders of programs, such as ~/.cargo; {str(path)!r} is not")
         return paths
 
-    @field_validator("allowed_hosts", "callback_allowed_hosts")
+    @field_validator("allowed_hosts", "callback_allowed_hosts", "link_hosts")
     @classmethod
     def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(host.lower() for host in value)

@@ -114,12 +114,13 @@ async def github_client(api_url: str) -> AsyncIterator[Callable[[], GitHubClient
 
 
 class RepositoryObject(msgspec.Struct, frozen=True):
-    """A repository as GitHub describes it. full_name: `owner/name` as of now."""
+    """A repository as GitHub describes it. full_name: `owner/name` as of now. homepage: its website, if it has one."""
 
     full_name: str = ""
     id: int | None = None
     default_branch: str = ""
     clone_url: str = ""
+    homepage: str | None = None
 
 
 class Repository:

@@ -100,15 +100,19 @@ async def reported_job(
     *,
     activity: str | None = None,
     pull_request_url: str | None = None,
+    homepage: str | None = None,
 ) -> ReportedJob:
-    """Return the job with its publication, which is read from the output of its latest attempt. Raises RetryLater."""
+    """Return the job with its publication, which is read from the output of its latest attempt. Raises RetryLater.
+
+    homepage: of the repository, to which texts may link.
+    """
     written, ignored = await _publication(runner, job) if job.ended else (None, None)
     return ReportedJob(
         job=job,
         written=written,
         ignored=ignored,
         url=f"{settings.public_url}/jobs/{job.id}" if settings.public_url else None,
-        known_hosts=known_hosts(settings),
+        known_hosts=known_hosts(settings, homepage),
         activity=activity,
         pull_request_url=pull_request_url,
     )
@@ -124,9 +128,20 @@ async def _publication(runner: Runner, job: Job) -> tuple[Publication | None, st
         return None, str(error)
 
 
-def known_hosts(settings: EngineSettings) -> frozenset[str]:
-    """Return the hosts to which texts of agents may link: GitHub and the engine itself."""
-    own = urlsplit(settings.public_url or "").hostname
-    api = urlsplit(settings.github_api_url).hostname or ""
-    others = {own} if own else set()
-    return _GITHUB_HOSTS | others if api == "api.github.com" else frozenset({api, *others})
+def known_hosts(settings: EngineSettings, homepage: str | None = None) -> frozenset[str]:
+    """Return the hosts to which texts of agents may link: GitHub, the engine, the repository's, and those of a setting.
+
+    homepage: of the repository, which only its administrators can change.
+    """
+    api = _host_of(settings.github_api_url)
+    github = _GITHUB_HOSTS if api == "api.github.com" else {api}
+    return frozenset({*github, *settings.link_hosts, _host_of(settings.public_url), _host_of(homepage)} - {""})
+
+
+def _host_of(address: str | None) -> str:
+    """Return the host of an address, which may lack its scheme; empty without one."""
+    address = (address or "").strip()
+    try:
+        return urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    except ValueError:  # an invalid one, which GitHub stores
+        return ""

@@ -239,11 +239,12 @@ class Publisher:
         async with AsyncExitStack() as locks:
             for lock in self._locks_of(target, progress):
                 await locks.enter_async_context(lock)
+            access = await self._access.open(target, f"{job.id} {progress.state}")
             report_pass = ReportPass(
-                access=await self._access.open(target, f"{job.id} {progress.state}"),
+                access=access,
                 report=report,
                 target=target,
-                reported=await self._reported(job, progress.published),
+                reported=await self._reported(job, progress.published, access.described.homepage),
                 published=await self._with_earlier_secrets(job, progress.published),
                 comments=self._comments,
                 record=partial(self._record, job, progress),
@@ -280,10 +281,15 @@ class Publisher:
     def _lock_of(self, target: ReportTarget) -> asyncio.Lock:
         return self._locks.setdefault(_thread(target), asyncio.Lock())
 
-    async def _reported(self, job: Job, published: Published) -> ReportedJob:
+    async def _reported(self, job: Job, published: Published, homepage: str | None) -> ReportedJob:
         activity = await self._runner.activity(job.attempt_name) if job.phase is Phase.RUNNING else None
         return await reported_job(
-            self._runner, job, self._settings, activity=activity, pull_request_url=published.pull_request_url
+            self._runner,
+            job,
+            self._settings,
+            activity=activity,
+            pull_request_url=published.pull_request_url,
+            homepage=homepage,
         )
 
     async def _with_earlier_secrets(self, job: Job, published: Published) -> Published:

@@ -20,9 +20,15 @@ def github() -> Iterator[GitHubStandIn]:
 
 
 @pytest.fixture
-def engine(start_engine: EngineFactory, github: GitHubStandIn, tmp_path: Path) -> LocalEngine:
-    """An engine whose Claude Code executes `agent.py` of the repository, with the credentials of an App."""
+def program(tmp_path: Path) -> Path:
+    """A Claude Code that executes `agent.py` of the repository."""
     program = tmp_path / "claude"
     program.write_text(f"#!/bin/sh\nexec {sys.executable} {repository_agent.__file__}\n")
     program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def engine(start_engine: EngineFactory, github: GitHubStandIn, program: Path) -> LocalEngine:
+    """An engine with this program, and the credentials of an App."""
     return start_reporting(start_engine, github, LABRATS_CLAUDE_PATH=str(program))

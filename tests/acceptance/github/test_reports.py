@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -70,6 +71,23 @@ async def test_a_label_leads_to_a_draft_pull_request(engine: LocalEngine, github
     assert engine.files_with("ghs_test_token") == []
     (scrape,) = await engine.scrapes()
     assert 'labrats_reports_total{outcome="written"} 1.0' in scrape.text
+
+
+async def test_links_to_the_homepage_of_the_repository_and_to_hosts_of_the_setting_stay(
+    start_engine: EngineFactory, github: GitHubStandIn, program: Path
+) -> None:
+    hosts = ("demo.example.org", "docs.example.com", "evil.example")
+    links = [f"[{host}](https://{host}/x)" for host in hosts]
+    issue, github.demo.homepage = github.demo.open_issue(), "https://demo.example.org/start"
+    github.demo.git.commit({"agent.py": f"publish(comment={' '.join(links)!r})"})
+    engine = start_reporting(
+        start_engine, github, LABRATS_LINK_HOSTS="Docs.Example.com, ci.example.com", LABRATS_CLAUDE_PATH=str(program)
+    )
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "final"})
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (comment,) = github.comments_of(issue)
+    assert [link in comment["body"] for link in links] == [True, True, False]
 
 
 async def test_the_check_of_a_job_about_an_issue_is_on_its_commit(engine: LocalEngine, github: GitHubStandIn) -> None:

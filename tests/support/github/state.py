@@ -126,6 +126,7 @@ class Repository:
     private: bool = True
     fork_of: "Repository | None" = None
     has_issues: bool = True
+    homepage: str | None = None
     collaborators: set[str] = field(default_factory=lambda: {"octo", "reviewer"})
     labels: dict[str, Json] = field(default_factory=dict)
     issues: dict[int, Issue] = field(default_factory=dict)
@@ -254,6 +255,7 @@ class Repository:
             "clone_url": self.clone_url,
             "default_branch": self.git.git("symbolic-ref", "--short", "HEAD"),
             "has_issues": self.has_issues,
+            "homepage": self.homepage,
             "archived": False,
         }
         return shown | ({"parent": {"full_name": self.fork_of.name, "id": self.fork_of.id}} if self.fork_of else {})
