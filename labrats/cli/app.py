@@ -16,6 +16,7 @@ from labrats.cli import chains, engine_pause, jobs, published, resources, upload
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
+from labrats.cli.connect import connect_app
 from labrats.cli.doctor import doctor_command
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.errors import EXIT_CODES_HELP, CommandError, ExitCode
@@ -82,7 +83,15 @@ def build_app(engine: EngineCommands) -> App:
     )
     _add_commands(app, _RESOURCES, apply_command(engine), resources.get, resources.describe, resources.delete, export)
     _add_sub_apps(
-        app, _SET_UP, agents_app, instructions_app, events_app, models_app, secrets_app(engine), api_keys_app(engine)
+        app,
+        _SET_UP,
+        connect_app,
+        agents_app,
+        instructions_app,
+        events_app,
+        models_app,
+        secrets_app(engine),
+        api_keys_app(engine),
     )
     _add_commands(
         app,

@@ -108,7 +108,7 @@ class Client:
     def _translated_errors(self) -> Iterator[None]:
         if reason := self._credential.reason_not_to_send(self.base_url):
             raise EngineUnreachable(
-                f"{reason}; start it there, name another --url or --data-dir, or a key with --api-key"
+                f"{reason}; start it with `labrats serve`, name another --url or --data-dir, or a key with --api-key"
             )
         try:
             yield

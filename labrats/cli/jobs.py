@@ -210,7 +210,7 @@ def retry(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAU
             print_text(answer.text)
         else:
             print_stderr(f"{job_id} queued for attempt {number}")
-        return _follow_to_the_end(client, job_id, options, after=f"{number}-0") if follow else ExitCode.OK
+        return follow_to_the_end(client, job_id, options, after=f"{number}-0") if follow else ExitCode.OK
 
 
 def rerun(
@@ -333,10 +333,11 @@ def _print_new_job(client: "Client", answer: "httpx2.Response", options: ApiOpti
         print_stderr(f"{job_id} submitted")
     else:
         print_text(job_id)
-    return _follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
+    return follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
 
 
-def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> int:
+def follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> int:
+    """Print the log of the job until it ends, then its result and outcome. Return the exit code of its outcome."""
     status = _print_log(client, job_id, options, after)
     return CODE_OF_STATUS[status] if options.json else _print_outcome(client, job_id, options)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.config import CREDENTIAL_NAMES, GLOBAL_LAYER, LOCAL_PROVIDERS
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Task
@@ -89,14 +90,17 @@ def _missing_credentials(task: Task) -> str:
     secret = selection.credentials_ref or provider
     if selection.credentials_ref:
         problem = f"the Secret {secret!r} of the AiModel {selection.ai_model!r} has none of {', '.join(keys)}"
-        return f"{problem}; {_secret_advice(task, secret)}"
-    if selection.ai_model:
-        command = f"labrats model set {selection.ai_model} --credentials {secret}"
+    elif selection.ai_model:
         problem = f"the AiModel {selection.ai_model!r} has no credentials"
     else:
-        command = f"{_create_command(task)} --credentials {secret}"
         problem = _no_ai_model(task)
-    return f"{problem}; {_secret_advice(task, secret)}, then `{command}`"
+    if provider in AGENT_PROGRAMS and not task.on_cluster:
+        model = f" --model {task.config.model}" if task.config.model not in (None, provider) else ""
+        return f"{problem}; run `labrats connect {provider}{model}`"
+    if selection.credentials_ref:
+        return f"{problem}; {_secret_advice(task, secret)}"
+    use = f"labrats model set {selection.ai_model}" if selection.ai_model else _create_command(task)
+    return f"{problem}; {_secret_advice(task, secret)}, then `{use} --credentials {secret}`"
 
 
 def _secret_advice(task: Task, secret: str) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.ai_model import AiModel
@@ -10,16 +11,19 @@ from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.processes import denied_program
 from labrats.settings import EngineSettings
 
+MissingPart = Literal["program", "credentials", "server"]
+
 
 @dataclass(frozen=True)
 class ProviderReadiness:
     """A provider, and what it needs before it can run a job.
 
-    problem: the missing part, as a sentence without a full stop; None if the provider can run.
+    missing: the part that it needs; None if the provider can run. problem: a sentence about it, without a full stop.
     command: the command that helps. A word in capitals is a placeholder.
     """
 
     name: str
+    missing: MissingPart | None = None
     problem: str | None = None
     command: str | None = None
 
@@ -61,13 +65,14 @@ def provider_readiness(
 def _of_local_provider(provider: str, own: Sequence[AiModel]) -> ProviderReadiness:
     if any(each.spec.endpoint for each in own):
         return ProviderReadiness(provider)
-    endpoint = "--endpoint http://127.0.0.1:8000/v1"
+    url = "http://127.0.0.1:8000/v1"
     if own:
-        problem, command = f"the AiModel {own[0].name} has no endpoint", f"labrats model set {own[0].name} {endpoint}"
+        problem = f"the AiModel {own[0].name} has no endpoint"
+        command = f"labrats model set {own[0].name} --endpoint {url}"
     else:
         problem = "no AiModel names the server of its model"
-        command = f"labrats model create {provider} --provider {provider} --model MODEL {endpoint}"
-    return ProviderReadiness(provider, problem, command)
+        command = f"labrats connect local {url} --provider {provider}"
+    return ProviderReadiness(provider, "server", problem, command)
 
 
 def _missing_program(provider: str, configured: str | None) -> ProviderReadiness | None:
@@ -75,10 +80,11 @@ def _missing_program(provider: str, configured: str | None) -> ProviderReadiness
         return None
     name, package, _ = AGENT_PROGRAMS[provider]
     if denied := denied_program(configured or provider):
-        return ProviderReadiness(provider, f"{name} cannot be run: {denied}")
+        return ProviderReadiness(provider, "program", f"{name} cannot be run: {denied}")
     if configured:
-        return ProviderReadiness(provider, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
-    return ProviderReadiness(provider, f"{name} is not installed", f"npm install -g {package}")
+        problem = f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program"
+        return ProviderReadiness(provider, "program", problem)
+    return ProviderReadiness(provider, "program", f"{name} is not installed", f"npm install -g {package}")
 
 
 def _has_credentials(
@@ -102,18 +108,13 @@ def _has_credentials(
 
 
 def _without_credentials(provider: str, own: Sequence[AiModel], *, on_cluster: bool) -> ProviderReadiness:
-    key = CREDENTIAL_NAMES[provider][0]
-    secret = next((each.spec.credentials_ref for each in own if each.spec.credentials_ref), provider)
-    store = (
-        f"kubectl create secret generic {secret} --from-file={key}=FILE"
-        if on_cluster
-        else f"labrats secret set {secret} {key}"
-    )
-    if any(each.spec.credentials_ref for each in own):
-        return ProviderReadiness(provider, f"the Secret {secret} has no credentials", store)
-    use = (
-        f"labrats model set {own[0].name} --credentials {secret}"
-        if own
-        else f"labrats model create {provider} --provider {provider} --model MODEL --credentials {secret}"
-    )
-    return ProviderReadiness(provider, "no credentials are stored", f"{store} && {use}")
+    secret = next((each.spec.credentials_ref for each in own if each.spec.credentials_ref), None)
+    problem = f"the Secret {secret} has no credentials" if secret else "no credentials are stored"
+    if not on_cluster:
+        return ProviderReadiness(provider, "credentials", problem, f"labrats connect {provider}")
+    key, name = CREDENTIAL_NAMES[provider][0], secret or provider
+    command = f"kubectl create secret generic {name} --from-file={key}=FILE"
+    if secret is None:
+        use = f"set {own[0].name}" if own else f"create {provider} --provider {provider} --model {provider}"
+        command += f" && labrats model {use} --credentials {name}"
+    return ProviderReadiness(provider, "credentials", problem, command)

@@ -146,7 +146,7 @@ def test_stopped_attempt_kills_a_running_tool(
     assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
 
-@pytest.mark.parametrize("prices", [None, Prices(input=1000)], ids=["list", "own"])
+@pytest.mark.parametrize("prices", [None, Prices(input=1000, cache_read=0)], ids=["list", "own"])
 def test_run_stopped_while_the_model_is_silent_has_a_cost(
     cli: AgentCli, attempt_on: Prepare, prices: Prices | None
 ) -> None:
@@ -240,8 +240,7 @@ def test_failure_without_credentials_names_them_and_the_commands(cli: AgentCli, 
     for words in (
         f"the provider '{cli.provider}' (from request) with the model '{cli.model}' (from ai-config)",
         "no AiModel has this provider and model; existing AiModels: other (claude/opus)",
-        f"`labrats secret set {cli.provider} {cli.key_names[0]}`",
-        f"--provider {cli.provider} --model {cli.model} --credentials {cli.provider}`",
+        f"run `labrats connect {cli.provider} --model {cli.model}`",
     ):
         assert words in sentence
     assert "/login" not in sentence

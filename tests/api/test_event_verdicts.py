@@ -157,7 +157,7 @@ async def test_preview_names_what_the_provider_of_the_job_lacks(
 
     found = await failures()
     assert found["claude"] == "Claude Code is not installed: `npm install -g @anthropic-ai/claude-code`"
-    assert found["qwen"].startswith("no AiModel names the server of its model: `labrats model create qwen ")
+    assert found["qwen"].startswith("no AiModel names the server of its model: `labrats connect local ")
     assert found["mock"] is None
 
     (tmp_path / "claude").write_text("#!/bin/sh\n")

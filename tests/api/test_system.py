@@ -136,8 +136,7 @@ async def test_system_names_what_each_provider_needs(api: Api, monkeypatch: pyte
             "Claude Code is not installed",
             "npm install -g @anthropic-ai/claude-code",
         )
-        assert before["codex"][:2] == (False, "no credentials are stored")
-        assert (before["codex"][2] or "").startswith("labrats secret set codex OPENAI_API_KEY && labrats model create")
+        assert before["codex"] == (False, "no credentials are stored", "labrats connect codex")
         assert before["qwen"][:2] == (False, "no AiModel names the server of its model")
         await api.services.store.create(Secret(metadata=Metadata(name="codex-key"), data={"OPENAI_API_KEY": "sk-1"}))
         for model in (

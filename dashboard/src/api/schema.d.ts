@@ -5175,6 +5175,12 @@ export interface components {
             /** Canrun */
             canRun: boolean;
             /**
+             * Missing
+             * @description The kind of the missing part.
+             * @example program
+             */
+            missing: ("program" | "credentials" | "server") | null;
+            /**
              * Problem
              * @description The missing part; null if the provider can run.
              * @example Claude Code is not installed
@@ -19180,6 +19186,7 @@ export interface operations {
                      *         {
                      *           "name": "claude",
                      *           "canRun": true,
+                     *           "missing": "program",
                      *           "problem": "Claude Code is not installed",
                      *           "command": "npm install -g @anthropic-ai/claude-code"
                      *         }

@@ -18,7 +18,7 @@ from labrats.api.schemas.base import IsolationName, ResponseBody
 from labrats.api.schemas.network import NetworkView
 from labrats.api.services import Services
 from labrats.files.full_disk import problem_of_full_disk
-from labrats.intake.provider_readiness import ProviderReadiness
+from labrats.intake.provider_readiness import MissingPart, ProviderReadiness
 from labrats.intake.validation import FILES_BYTES
 from labrats.model.errors import LabratsError
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
@@ -77,6 +77,7 @@ class ProviderView(ResponseBody):
 
     name: str = Field(examples=["claude"])
     can_run: bool
+    missing: MissingPart | None = Field(description="The kind of the missing part.", examples=["program"])
     problem: str | None = Field(
         description="The missing part; null if the provider can run.", examples=["Claude Code is not installed"]
     )
@@ -152,6 +153,7 @@ def _provider(readiness: ProviderReadiness) -> dict[str, Any]:
     return {
         "name": readiness.name,
         "canRun": readiness.problem is None,
+        "missing": readiness.missing,
         "problem": readiness.problem,
         "command": readiness.command,
     }

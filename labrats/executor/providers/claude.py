@@ -177,7 +177,7 @@ def _options(context: RunContext) -> list[str]:
     config, limits = context.task.config, UsageLimits.of(context.task)
     values = {
         "resume": context.session_id,
-        "model": config.model,
+        "model": None if config.model == config.provider else config.model,  # that is the program's default model
         "effort": config.effort,
         "max-turns": config.max_turns,
         "max-budget-usd": None if context.task.prices else limits.cost_left,  # Claude Code knows list prices only

@@ -91,7 +91,7 @@ def test_describe_shows_spec_and_status(labrats: Labrats, engine: ScriptedEngine
 
     described = yaml.safe_load(labrats("describe", "model", "opus").out)
 
-    status = {"active": 1, "queued": 3, "pausedUntil": None, "resourceVersion": "9"}
+    status = {"assumedCacheRead": 0.5, "active": 1, "queued": 3, "pausedUntil": None, "resourceVersion": "9"}
     assert described == MODEL_MANIFEST | {"status": status}
 
 

@@ -26,8 +26,7 @@ def test_message_about_missing_credentials_names_model_layers_and_commands(tmp_p
     assert sentence == (
         "Claude Code has no credentials for the provider 'claude' (from request) with the model 'sonnet' (from agent): "
         "no AiModel has this provider and model; existing AiModels: sonnet-4 (claude/sonnet-4), local (vllm/qwen3-8b); "
-        "run `labrats secret set claude ANTHROPIC_API_KEY`, then `labrats model create sonnet --provider claude "
-        "--model sonnet --credentials claude`"
+        "run `labrats connect claude --model sonnet`"
     )
 
 
@@ -41,9 +40,7 @@ def test_advice_changes_the_ai_model_that_has_no_credentials(tmp_path: Path) -> 
     )
 
     assert "the AiModel 'mine' has no credentials" in sentence
-    assert sentence.endswith(
-        "`labrats secret set codex OPENAI_API_KEY`, then `labrats model set mine --credentials codex`"
-    )
+    assert sentence.endswith("run `labrats connect codex --model o3`")
 
 
 def test_message_names_a_secret_without_a_usable_key(tmp_path: Path) -> None:
@@ -51,14 +48,16 @@ def test_message_names_a_secret_without_a_usable_key(tmp_path: Path) -> None:
     sentence = missing_credentials_message("Codex", a_task_of(tmp_path, "codex", "o3", selection=selection))
 
     assert "the Secret 'keys' of the AiModel 'mine' has none of OPENAI_API_KEY, CODEX_API_KEY, auth.json" in sentence
-    assert "`labrats secret set keys OPENAI_API_KEY`" in sentence
+    assert sentence.endswith("run `labrats connect codex --model o3`")
 
 
 def test_advice_on_a_cluster_uses_kubectl_instead_of_labrats_secret(tmp_path: Path) -> None:
     sentence = missing_credentials_message("Codex", a_task_of(tmp_path, "codex", "o3", on_cluster=True))
 
     assert "kubectl create secret generic codex --from-file=OPENAI_API_KEY=FILE" in sentence
+    assert "labrats model create o3 --provider codex --model o3 --credentials codex" in sentence
     assert "labrats secret" not in sentence
+    assert "labrats connect" not in sentence
 
 
 def test_advice_explains_a_model_that_comes_from_the_global_setting(tmp_path: Path) -> None:

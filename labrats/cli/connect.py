@@ -1,0 +1,349 @@
+"""`labrats connect`: store the credentials of a provider, create its model, and run a first job."""
+
+import getpass
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from cyclopts import App
+
+from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.jobs import follow_to_the_end
+from labrats.cli.options import DEFAULTS, ApiOptions
+from labrats.cli.output import Styled, print_stderr, print_table, print_text
+from labrats.model.config import CREDENTIAL_NAMES
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from labrats.cli.client import Client
+
+connect_app: Final = App(
+    name="connect", help="Connect a provider: store its credentials, create its model, and run a first job."
+)
+
+_KINDS: Final[Mapping[str, str]] = {
+    "ANTHROPIC_AUTH_TOKEN": "gateway",
+    "CLAUDE_CODE_OAUTH_TOKEN": "subscription",
+    "auth.json": "subscription",
+}
+"""The kinds of credentials by their keys; others are API keys."""
+
+_PROMPT: Final = "Say hello in one short sentence. Use no tools."
+_SECONDS: Final = 10
+_LIST_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A credential for a provider's model.
+
+    key: in a Secret, as CREDENTIAL_NAMES has it. origin: for people.
+    """
+
+    key: str
+    value: str = field(repr=False)
+    origin: str
+
+    def secret_of(self, provider: str) -> str:
+        """Return the name of its Secret. Each kind has one, so that an earlier credential does not take its place."""
+        return f"{provider}-{_KINDS.get(self.key, 'api-key')}"
+
+
+@connect_app.default
+def show(*, options: ApiOptions = DEFAULTS) -> None:
+    """Show which providers can run jobs on the engine, and the command that connects each of the others."""
+    with options.connect() as client:
+        providers = client.get("/api/system").json()["providers"]
+    if options.json:
+        print_text(json.dumps({"providers": providers}))
+        return
+    rows = [
+        [
+            each["name"],
+            Styled(each["problem"] or "ready", "yellow" if each["problem"] else "green"),
+            each["command"] or "",
+        ]
+        for each in providers
+    ]
+    print_table(["PROVIDER", "STATE", "COMMAND"], rows, wrap=True)
+
+
+@connect_app.command
+def claude(
+    *, key_file: str | None = None, model: str | None = None, slots: int = 2, options: ApiOptions = DEFAULTS
+) -> int:
+    """Connect Claude Code, with an API key or the token of a subscription (`claude setup-token`).
+
+    The credential comes from --key-file, else from ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN or CLAUDE_CODE_OAUTH_TOKEN,
+    else from the engine if it has one, else from a question on the terminal.
+
+    Args:
+        key_file: A file with the API key or token; - for standard input.
+        model: The model, by the name that Claude Code uses, such as sonnet. Default: that of Claude Code.
+        slots: The number of jobs that run at once.
+    """
+    advice = (
+        "with an API key: labrats connect claude --key-file FILE\n"
+        "with a subscription: claude setup-token, then the same command with the token that it prints"
+    )
+    return _connect("claude", key_file, model, slots, advice, options)
+
+
+@connect_app.command
+def codex(
+    *, key_file: str | None = None, model: str | None = None, slots: int = 2, options: ApiOptions = DEFAULTS
+) -> int:
+    """Connect Codex, with an API key or the login of a subscription (`auth.json`).
+
+    The credential comes from --key-file, else from OPENAI_API_KEY or CODEX_API_KEY, else from the engine if it has one,
+    else from a question on the terminal. The engine renews a login, so sign in for it alone: the same login cannot be
+    used elsewhere.
+
+    Args:
+        key_file: A file with the API key, or the auth.json of a login; - for standard input.
+        model: The model, by the name that Codex uses. Default: that of Codex.
+        slots: The number of jobs that run at once.
+    """
+    advice = (
+        "with an API key: labrats connect codex --key-file FILE\n"
+        "with a subscription: CODEX_HOME=$PWD/codex-login codex login, then labrats connect codex "
+        "--key-file codex-login/auth.json (a login for the engine alone)"
+    )
+    return _connect("codex", key_file, model, slots, advice, options)
+
+
+@connect_app.command
+def local(
+    url: str,
+    /,
+    *,
+    model: str | None = None,
+    provider: str = "vllm",
+    key_file: str | None = None,
+    slots: int = 2,
+    options: ApiOptions = DEFAULTS,
+) -> int:
+    """Connect a server with the OpenAI API, such as Ollama, vLLM or llama.cpp, and list its models.
+
+    Args:
+        url: The server's address, such as http://127.0.0.1:11434/v1, as the engine reaches it.
+        model: The model, by the server's name. Default: the only one, or a question on the terminal.
+        provider: vllm, gemma or qwen.
+        key_file: A file with the server's key, if it needs one; - for standard input.
+        slots: The number of jobs that run at once.
+    """
+    if provider not in ("vllm", "gemma", "qwen"):
+        raise CommandError(f"--provider must be vllm, gemma or qwen, not {provider}", ExitCode.USAGE)
+    key = Credential("OPENAI_API_KEY", _read(key_file), key_file) if key_file else None
+    base, names = _models_of(url, key)
+    chosen = _choose(names, model, base)
+    with options.connect() as client:
+        fields = {"provider": provider, "model": chosen, "slots": slots, "endpoint": base}
+        return _set_up(client, fields, key, options)
+
+
+def _connect(
+    provider: str, key_file: str | None, model: str | None, slots: int, advice: str, options: ApiOptions
+) -> int:
+    with options.connect() as client:
+        readiness = {each["name"]: each for each in client.get("/api/system").json()["providers"]}[provider]
+        if readiness["missing"] == "program":
+            hint = f": run `{readiness['command']}`, then this command again" if readiness["command"] else ""
+            raise CommandError(f"{readiness['problem']}{hint}", ExitCode.USAGE)
+        found = _credential(provider, key_file)
+        if found is None and not readiness["canRun"]:
+            found = _ask(provider, advice)
+        if found:
+            print_stderr(f"using {found.key} from {found.origin}")
+        return _set_up(client, {"provider": provider, "model": model or provider, "slots": slots}, found, options)
+
+
+def _set_up(client: "Client", fields: dict[str, Any], credential: Credential | None, options: ApiOptions) -> int:
+    """Store the credential and the model, and run a job on it. Return the exit code of the job.
+
+    fields: of the AiModel. Without a new credential, it gets that of another AiModel of the provider.
+    """
+    provider, models = fields["provider"], client.get("/api/ai-models").json()["aiModels"]
+    if credential:
+        secret = credential.secret_of(provider)
+        client.put(f"/api/secrets/{secret}", {"values": {credential.key: credential.value}})
+        print_stderr(f"secret {secret}: {credential.key} set")
+        fields["credentialsRef"] = secret
+    elif "endpoint" not in fields:
+        others = (each for each in models if each["provider"] == provider and not each["endpoint"])
+        fields |= next(({"credentialsRef": each["credentialsRef"]} for each in others if each["credentialsRef"]), {})
+    name = _store_model(client, fields, models)
+    body = {
+        "source": "connect",
+        "type": "hello",
+        "prompt": _PROMPT,
+        "config": {"provider": provider, "model": fields["model"]},
+    }
+    job_id = client.post("/api/jobs/submit", body).json()["jobId"]
+    if not options.json:
+        print_stderr(f"{job_id} submitted, on the model {name}")
+    code = follow_to_the_end(client, job_id, options)
+    if not options.json:
+        _print_next(client.get(f"/api/jobs/{job_id}").json(), fields)
+    return code
+
+
+def _store_model(client: "Client", fields: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
+    """Create the AiModel, or change the one of `models` that has the provider and model. Return its name."""
+    for each in models:
+        if (each["provider"], each["model"]) == (fields["provider"], fields["model"]):
+            changes = {name: fields[name] for name in ("credentialsRef", "endpoint") if name in fields}
+            if any(each[name] != value for name, value in changes.items()):
+                client.patch(f"/api/ai-models/{quote(each['name'], safe='')}", changes)
+                print_stderr(f"model {each['name']} changed")
+            return str(each["name"])
+    is_default = fields["model"] == fields["provider"]
+    name = _name_of(fields["model"] if is_default else f"{fields['provider']}-{fields['model']}")
+    taken = {each["name"] for each in models}
+    name = next(each for each in (name, *(f"{name}-{number}" for number in range(2, 1000))) if each not in taken)
+    client.post("/api/ai-models", {"name": name, **fields})
+    print_stderr(f"model {name} created, with {fields['slots']} slots")
+    return name
+
+
+def _name_of(text: str) -> str:
+    """Return a name for a resource, with the letters and digits of the text."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "model"
+
+
+def _print_next(job: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Print the cost of the first job and a next command, or the command that helps after a failure."""
+    provider, model = fields["provider"], fields["model"]
+    again = f"labrats connect {'local ' + fields['endpoint'] if 'endpoint' in fields else provider}"
+    if job["status"] != "completed":
+        is_refused = job.get("failedCode") == "auth"
+        advice = f"with another key: {again} --key-file FILE" if is_refused else f"then again: {again}"
+        print_stderr(f"details: labrats job {job['id']}\n{advice}")
+        return
+    print_stderr(_cost_sentence(job["usage"]["costUsd"], fields.get("credentialsRef", "")))
+    choice = "" if provider == "claude" else f" --provider {provider}"
+    choice += "" if model == provider else f" --model {model}"
+    print_stderr(f'next: labrats submit -p "What does this project do?" --repo URL{choice} --follow')
+
+
+def _cost_sentence(cost: float | None, secret: str) -> str:
+    if secret.endswith("-subscription"):
+        return "the subscription paid for it" + (f"; at list prices it is ${cost:.4f}" if cost else "")
+    if cost is None:
+        return "its cost is unknown: neither the provider nor the model's prices say it (labrats model set --help)"
+    return f"it cost ${cost:.4f}"
+
+
+def _credential(provider: str, key_file: str | None) -> Credential | None:
+    """Return the credential in the file or in the environment; None without one."""
+    if key_file:
+        return _classified(provider, _read(key_file), "standard input" if key_file == "-" else key_file)
+    for name in CREDENTIAL_NAMES[provider]:
+        if value := os.environ.get(name):
+            return Credential(name, value, "the environment")
+    return None
+
+
+def _ask(provider: str, advice: str) -> Credential:
+    """Return the credential that the person enters. Raises CommandError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise CommandError(f"no credentials for {provider} were found\n{advice}", ExitCode.USAGE)
+    print_stderr(advice)
+    value = getpass.getpass(f"API key or token for {provider}: ").strip()
+    if not value:
+        raise CommandError(f"nothing was entered\n{advice}", ExitCode.USAGE)
+    return _classified(provider, value, "the terminal")
+
+
+def _classified(provider: str, value: str, origin: str) -> Credential:
+    """Return the credential of the kind that its text shows."""
+    if value.startswith("{"):
+        if provider != "codex":
+            advice = "print a token for jobs with `claude setup-token`, and pass that"
+            raise CommandError(f"{origin} has a login, which Claude Code renews for itself: {advice}", ExitCode.USAGE)
+        return Credential("auth.json", value, origin)
+    if any(character.isspace() for character in value):
+        raise CommandError(f"{origin} has more than a key: it must be one line without spaces", ExitCode.USAGE)
+    key = "CLAUDE_CODE_OAUTH_TOKEN" if value.startswith("sk-ant-oat") else CREDENTIAL_NAMES[provider][0]
+    return Credential(key, value, origin)
+
+
+def _read(key_file: str) -> str:
+    """Return the text of the file, without spaces around it. Raises CommandError."""
+    try:
+        value = (sys.stdin.read() if key_file == "-" else Path(key_file).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise CommandError(f"cannot read the key file {key_file}: {reason}", ExitCode.USAGE) from error
+    if not value:
+        raise CommandError(f"the key file {key_file} is empty", ExitCode.USAGE)
+    return value
+
+
+def _models_of(url: str, key: Credential | None) -> tuple[str, list[str]]:
+    """Return the base URL of the server's API, and the names of its models. Raises CommandError."""
+    import httpx2  # takes 0.1 s to import
+
+    from labrats.cli.credentials import is_this_machine
+
+    base = (url if "://" in url else f"http://{url}").rstrip("/")
+    headers = {"Authorization": f"Bearer {key.value}"} if key else {}
+    answer: httpx2.Response | None = None
+    for candidate in dict.fromkeys([base if base.endswith("/v1") else f"{base}/v1", base]):
+        try:
+            is_direct = is_this_machine(candidate)  # a proxy cannot reach this machine's loopback
+            answer = httpx2.get(f"{candidate}/models", headers=headers, timeout=_SECONDS, trust_env=not is_direct)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            start = "start it, for example with `ollama serve`, or check the address"
+            sentence = f"no server answers at {candidate}/models ({error}): {start}"
+            raise CommandError(sentence, ExitCode.UNREACHABLE) from error
+        if answer.status_code in (401, 403):
+            sentence = f"the server at {candidate} wants {'another' if key else 'a'} key"
+            raise CommandError(f"{sentence}: labrats connect local {url} --key-file FILE", ExitCode.REFUSED)
+        if answer.is_success and (names := _names_in(answer)) is not None:
+            return candidate, names
+    status = answer.status_code if answer is not None else 0
+    raise CommandError(
+        f"{base} answered {status} for its models, so it has no OpenAI API there; "
+        "its address mostly ends with /v1, such as http://127.0.0.1:11434/v1",
+        ExitCode.USAGE,
+    )
+
+
+def _names_in(answer: "httpx2.Response") -> list[str] | None:
+    """Return the names of the models in an answer; None if it is none of the OpenAI API."""
+    try:
+        models = answer.json()["data"] if len(answer.content) <= _LIST_BYTES else None
+        return [str(each["id"]) for each in models or []] if isinstance(models, list) or models is None else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _choose(names: list[str], wanted: str | None, base: str) -> str:
+    """Return the wanted model, the only one, or the one that the person chooses. Raises CommandError."""
+    listed = "\n".join(f"  {number}. {name}" for number, name in enumerate(names, start=1))
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        raise CommandError(f"the server has no model {wanted!r}; it has\n{listed}", ExitCode.USAGE)
+    if not names:
+        advice = "load one, for example with `ollama pull qwen3`"
+        raise CommandError(f"the server at {base} has no model: {advice}", ExitCode.USAGE)
+    if len(names) == 1:
+        print_stderr(f"the server's model is {names[0]}")
+        return names[0]
+    if not sys.stdin.isatty():
+        command = f"labrats connect local {base} --model {names[0]}"
+        raise CommandError(f"the server has several models; choose one: {command}\n{listed}", ExitCode.USAGE)
+    print_stderr(listed)
+    answer = input("model (its number): ").strip()
+    if answer.isdecimal() and 1 <= int(answer) <= len(names):
+        return names[int(answer) - 1]
+    raise CommandError(f"{answer!r} is no number of the list", ExitCode.USAGE)
