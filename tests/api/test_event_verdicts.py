@@ -162,7 +162,7 @@ async def test_preview_names_what_the_provider_of_the_job_lacks(
 
     (tmp_path / "claude").write_text("#!/bin/sh\n")
     (tmp_path / "claude").chmod(0o755)
-    assert (await failures())["claude"].startswith("no credentials are stored: `labrats secret set claude ")
+    assert (await failures())["claude"].startswith("no credentials are stored: `labrats connect claude`")
 
     model = (await tested(admin, agent="claude"))["agents"][0]["job"]["config"]["model"]
     other = an_ai_model("other", provider="claude", model="another-model", endpoint="https://models.example.com")
