@@ -20,7 +20,7 @@ def github() -> Iterator[GitHubStandIn]:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Path:
+def claude_program(tmp_path: Path) -> Path:
     """A Claude Code that executes `agent.py` of the repository."""
     program = tmp_path / "claude"
     program.write_text(f"#!/bin/sh\nexec {sys.executable} {repository_agent.__file__}\n")
@@ -29,6 +29,6 @@ def program(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def engine(start_engine: EngineFactory, github: GitHubStandIn, program: Path) -> LocalEngine:
+def engine(start_engine: EngineFactory, github: GitHubStandIn, claude_program: Path) -> LocalEngine:
     """An engine with this program, and the credentials of an App."""
-    return start_reporting(start_engine, github, LABRATS_CLAUDE_PATH=str(program))
+    return start_reporting(start_engine, github, LABRATS_CLAUDE_PATH=str(claude_program))

@@ -74,14 +74,17 @@ async def test_a_label_leads_to_a_draft_pull_request(engine: LocalEngine, github
 
 
 async def test_links_to_the_homepage_of_the_repository_and_to_hosts_of_the_setting_stay(
-    start_engine: EngineFactory, github: GitHubStandIn, program: Path
+    start_engine: EngineFactory, github: GitHubStandIn, claude_program: Path
 ) -> None:
     hosts = ("demo.example.org", "docs.example.com", "evil.example")
     links = [f"[{host}](https://{host}/x)" for host in hosts]
     issue, github.demo.homepage = github.demo.open_issue(), "https://demo.example.org/start"
     github.demo.git.commit({"agent.py": f"publish(comment={' '.join(links)!r})"})
     engine = start_reporting(
-        start_engine, github, LABRATS_LINK_HOSTS="Docs.Example.com, ci.example.com", LABRATS_CLAUDE_PATH=str(program)
+        start_engine,
+        github,
+        LABRATS_LINK_HOSTS="Docs.Example.com, ci.example.com",
+        LABRATS_CLAUDE_PATH=str(claude_program),
     )
     async with engine.admin() as admin:
         await set_up(admin, {"comment": "final"})
