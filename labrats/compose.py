@@ -265,6 +265,7 @@ async def drive_jobs(
     from labrats.controller.redelivery import Redelivery
     from labrats.controller.report_rights import ReportRights
     from labrats.controller.retention import Retention
+    from labrats.controller.source_logins import SourceLogins
     from labrats.controller.thread_requests.loop import ThreadRequests
     from labrats.controller.thread_requests.thread_jobs import ThreadJobs
     from labrats.intake.codex_logins import CodexLogins
@@ -295,6 +296,7 @@ async def drive_jobs(
         access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)
         thread_jobs = ThreadJobs(store, runner, catalog, services.job_index, admission, access, stored_jobs, clock)
         loops.create_task(ThreadRequests(thread_jobs).run(), name="thread-requests")
+        loops.create_task(SourceLogins(store, catalog, access, clock).run(), name="source-logins")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
         redelivery = Redelivery(store, catalog, github, clock)

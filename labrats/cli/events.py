@@ -127,6 +127,8 @@ def _request_sentence(request: dict[str, Any]) -> str:
             return f"start {agent}{on_model}"
         case "reply":
             return "start a follow-up, if a job made the pull request"
+        case "mention":
+            return "start a follow-up, if a job made the pull request, or else an agent"
         case "repair":
             return f"let {agent} repair the checks, if a job made the pull request"
         case action:

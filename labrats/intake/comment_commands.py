@@ -1,4 +1,7 @@
-"""Commands in comments on GitHub: `/labrats cancel`, `retry`, `publish`, `run AGENT` and `help`."""
+"""Commands in comments on GitHub: `/labrats cancel`, `retry`, `publish`, `run AGENT` and `help`.
+
+A mention of the engine's account may stand for `/labrats`.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +16,7 @@ from labrats.intake.event_authorization import is_external_author
 from labrats.intake.events import IncomingEvent, failed_filter
 from labrats.intake.report_targets import target_of
 from labrats.model.agent import AiAgent, Trigger
-from labrats.model.outside_text import without_hidden
+from labrats.model.outside_text import AGENT_MARK, without_hidden
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import GITHUB, WebhookSource
 
@@ -29,7 +32,12 @@ _GATES: Final = frozenset({"repository", "organization", "sender"})
 
 _FENCE: Final = re.compile(r" {0,3}(?:(`{3,})[^`]*|(~{3,}).*)")
 _CLOSING_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
-_VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY, ThreadAction.REPAIR, ThreadAction.RERUN}
+_VERBS: Final = frozenset(ThreadAction) - {
+    ThreadAction.REPLY,
+    ThreadAction.MENTION,
+    ThreadAction.REPAIR,
+    ThreadAction.RERUN,
+}
 _LONGEST_VALUE: Final = 200
 _USAGE: Final = (
     "- `/labrats cancel` stops the jobs of this thread; `/labrats cancel AGENT` those of one agent.\n"
@@ -55,6 +63,22 @@ def command_in(text: str) -> Command | None:
     """Return the first command of a comment: a line that begins with `/labrats`, outside of quotes and code."""
     line = next((line for line in _lines_of_prose(without_hidden(text)) if _is_command(line)), None)
     return None if line is None else _parsed(line.split()[1:])
+
+
+def mention_in(text: str, login: str | None) -> Command | None:
+    """Return the command in the first mention of an account: a line that begins with `@login`, as for `command_in`.
+
+    It is a MENTION unless the next word is that of a command. login: of an App with `[bot]`, which people leave out.
+    """
+    if login is None:
+        return None
+    name = re.escape(login.removesuffix("[bot]"))
+    mention = re.compile(rf"@{name}(?:\[bot\])?(?![\w/-])[,:]?(.*)", re.IGNORECASE)
+    found = next(filter(None, map(mention.fullmatch, _lines_of_prose(without_hidden(text)))), None)
+    if found is None:
+        return None
+    words = found[1].split()
+    return _parsed(words) if words and words[0].lower() in _VERBS else Command(ThreadAction.MENTION)
 
 
 def _lines_of_prose(text: str) -> Iterable[str]:
@@ -112,7 +136,7 @@ def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, no
     """
     if event.name != EVENT or not isinstance(body := event.find("comment", "body"), str):
         return None
-    command, target = command_in(body), target_of(event, source)
+    command, target = command_in(body) or mention_in(body, source.status.login), target_of(event, source)
     if command is None or target is None or target.number is None or target.comment is None:
         return None
     is_external = is_external_author(event, source.spec)
@@ -129,6 +153,21 @@ def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, no
         untrusted=is_external,
         answer=_answer_to(command, agents, is_external=is_external),
     )
+
+
+def refused_mention(request: ThreadRequest, event: IncomingEvent, source: WebhookSource) -> Sequence[ThreadRequest]:
+    """Return the reaction to a mention by somebody who may command nothing; none for a program, or where nobody may.
+
+    request: the command in the comment.
+    """
+    override = source.spec.override_of(request.target.repository)
+    body = event.text("comment", "body") or ""
+    is_asked = source.spec.credentials_ref is not None and mention_in(body, source.status.login) is not None
+    is_by_person = event.text("sender", "type") != "Bot" and AGENT_MARK not in body
+    if not is_asked or not is_by_person or (override and not override.enabled):
+        return []
+    refused = ThreadAnswer(reaction=REFUSED)
+    return [replace(request, action=ThreadAction.MENTION, agent=None, model=None, untrusted=True, answer=refused)]
 
 
 def _answer_to(command: Command, agents: Sequence[str], *, is_external: bool) -> ThreadAnswer | None:

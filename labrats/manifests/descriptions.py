@@ -247,6 +247,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "threadRequests": "The commands and replies in comments that are not answered yet, in order.",
         "answeredRequests": "The ids of the latest ones that are answered.",
         "ownWrites": "The latest writes of the engine with a personal token, whose events start no agent.",
+        "login": "The account of the source's credentials on GitHub, which people mention.",
         "eventStarts": "The jobs that events have started in the last hour, by issue or pull request.",
     },
     OwnWrite: {

@@ -21,6 +21,7 @@ ANSWERED_KEPT: Final = 200
 class ThreadAction(StrEnum):
     """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.
 
+    MENTION asks for a follow-up where a job made the pull request, and for an agent elsewhere.
     RERUN is a wish of the publisher: one more run of a job on the new head of its pull request.
     """
 
@@ -30,6 +31,7 @@ class ThreadAction(StrEnum):
     RUN = "run"
     HELP = "help"
     REPLY = "reply"
+    MENTION = "mention"
     REPAIR = "repair"
     RERUN = "rerun"
 

@@ -133,6 +133,7 @@ class WebhookSourceStatus(Record):
     thread_requests:   the requests from its threads that are not answered yet, in order.
     answered_requests: ids of the latest ones that are.
     own_writes:        the latest writes of the engine, whose events start no agent.
+    login:             the account of the source's credentials on GitHub, which people mention.
     event_starts:      by issue or pull request, such as `owner/repo#7`, the jobs that events have started in the last
                        hour: each the seconds since 1970, a colon, and the start of the event's fingerprint.
     """
@@ -145,6 +146,7 @@ class WebhookSourceStatus(Record):
     thread_requests: tuple[ThreadRequest, ...] = ()
     answered_requests: tuple[str, ...] = ()
     own_writes: tuple[OwnWrite, ...] = ()
+    login: str | None = None
     event_starts: dict[str, tuple[str, ...]] = {}
 
     def refused_since(self, time: datetime) -> Sequence[DeliveryRecord]:

@@ -6417,17 +6417,18 @@ export interface components {
          * ThreadAction
          * @description The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.
          *
+         *     MENTION asks for a follow-up where a job made the pull request, and for an agent elsewhere.
          *     RERUN is a wish of the publisher: one more run of a job on the new head of its pull request.
          * @enum {string}
          */
-        ThreadAction: "cancel" | "retry" | "publish" | "run" | "help" | "reply" | "repair" | "rerun";
+        ThreadAction: "cancel" | "retry" | "publish" | "run" | "help" | "reply" | "mention" | "repair" | "rerun";
         /**
          * ThreadRequestView
          * @description A request in the event, which the engine carries out beside its triggers or instead of them.
          */
         ThreadRequestView: {
             /**
-             * @description `cancel`, `retry`, `run` and `help` are commands in comments, or buttons of checks. `reply` is a follow-up, and `repair` of failed checks, if a job made the pull request.
+             * @description `cancel`, `retry`, `run` and `help` are commands in comments, or buttons of checks. `reply` is a follow-up, and `repair` of failed checks, if a job made the pull request. `mention` is a follow-up there, and starts an agent elsewhere.
              * @example retry
              */
             action: components["schemas"]["ThreadAction"];

@@ -154,7 +154,8 @@ class ThreadRequestView(ResponseBody):
 
     action: ThreadAction = Field(
         description="`cancel`, `retry`, `run` and `help` are commands in comments, or buttons of checks. `reply` is a"
-        " follow-up, and `repair` of failed checks, if a job made the pull request.",
+        " follow-up, and `repair` of failed checks, if a job made the pull request. `mention` is a follow-up there, and"
+        " starts an agent elsewhere.",
         examples=["retry"],
     )
     agent: str | None = Field(description="The `triggerName` of the agent that it names.", examples=["ai-developer"])
@@ -193,8 +194,8 @@ async def test_event(request: Request, body: EventTest) -> Response:
     now = services.clock.now()
     thread_event = thread_event_of(event, source, services.catalog, _FINGERPRINT, now) if source else None
     if thread_event and not (thread_event.is_reply and started):
-        started, ignored = {}, None if thread_event.requests else thread_event.note
-    asked = [] if thread_event is None or started else thread_event.requests
+        started, ignored = {}, None if thread_event.requests and not thread_event.is_refused else thread_event.note
+    asked = [] if thread_event is None or thread_event.is_refused or started else thread_event.requests
     views = [await _verdict_view(services, agent, event, started.get(agent.name)) for agent in agents]
     return json_response(
         {

@@ -236,6 +236,11 @@ class GitHubAccess:
     def __post_init__(self) -> None:
         self._tokens = TokenCache(self.clock)
 
+    async def login_of(self, source: WebhookSource) -> str:
+        """Return the account of the source's credentials, an App with `[bot]`. Raises NoAccess, RetryLater."""
+        secret = await self._secret(ReportTarget(repository="", source=source.name))
+        return (await self._identity(secret, self._repository("", secret, Doubts()))).login
+
     async def open(self, target: ReportTarget, work: str) -> Access:
         """Return access to the target's repository. Raises NoAccess, RetryLater.
 

@@ -15,7 +15,7 @@ from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.thread_requests import read_request, remove_request, replace_request, request_key
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.report import ReportMode, ReportTarget
-from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Store
@@ -62,7 +62,8 @@ class Answers:
                 if self._clock.now() - request.received_at < GIVEN_UP_AFTER:
                     raise
                 log.warning("request not answered", source=source.name, request=request.id, reason=str(error))
-            await remove_request(self._store, source, request)
+            is_remembered = request.action is not ThreadAction.MENTION or not request.untrusted
+            await remove_request(self._store, source, request, is_remembered=is_remembered)
 
     async def _write(self, source: WebhookSource, request: ThreadRequest, answer: ThreadAnswer) -> None:
         """Write one answer, unless GitHub has it. Raises RetryLater."""

@@ -5,24 +5,26 @@ once: a command to retry a job applies to the attempt that its author saw.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import READ, READ_ISSUES, READ_PULL_REQUESTS
-from labrats.controller.thread_requests.replies import drop_replies
+from labrats.controller.thread_requests.replies import drop_replies, reply
 from labrats.controller.thread_requests.thread_jobs import (
     DONE,
     STARTED,
     WAIT_FOR_JOB_SECONDS,
+    ForeignPullRequest,
     MustWait,
     RequestFailed,
     ThreadJobs,
     names_for,
     owner_of,
 )
-from labrats.intake.comment_commands import MEMBERS_ONLY, runnable_agents
+from labrats.intake.comment_commands import MEMBERS_ONLY, REFUSED, runnable_agents
 from labrats.intake.event_authorization import is_external_author, reason_to_ignore
 from labrats.intake.event_requests import request_of
 from labrats.intake.events import IncomingEvent
@@ -128,7 +130,10 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
 
 
 async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Start the agent that the comment names, once. Raises MustWait while commits of its thread are published."""
+    """Start the agent that the comment names, or means, once.
+
+    Raises MustWait while commits of its thread are published.
+    """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     if request.untrusted:
@@ -138,9 +143,11 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
         raise RequestFailed(f"The agent is not started: {reason}.")
     if is_external_author(event, source.spec):
         raise RequestFailed(MEMBERS_ONLY)
-    agent, trigger = runnable_agents(event, source, jobs.catalog).get(request.agent or "", (None, None))
+    runnable = runnable_agents(event, source, jobs.catalog)
+    name = request.agent or await _agent_for(jobs, source, request, runnable)
+    agent, trigger = runnable.get(name, (None, None))
     if agent is None:
-        raise RequestFailed(f"The agent `{request.agent}` cannot be started here.")
+        raise RequestFailed(f"The agent `{name}` cannot be started here.")
     await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
     wanted = request_of(event, agent, trigger, jobs.catalog, owner, source)
@@ -148,6 +155,30 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
     wanted = dataclasses.replace(wanted, config=JobConfig(model=request.model), untrusted=untrusted)
     await jobs.admission.create(wanted, names)
     return STARTED
+
+
+async def answer_mention(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Start the follow-up for a mention where a job made the pull request, and else an agent. Raises MustWait."""
+    if request.target.pull_request is not None:
+        with suppress(ForeignPullRequest):
+            return await reply(jobs, source, request)
+    return ThreadAnswer(reaction=REFUSED) if request.untrusted else await start_agent(jobs, source, request)
+
+
+async def _agent_for(
+    jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest, runnable: Mapping[str, Any]
+) -> str:
+    """Return the `triggerName` of the agent to start: the only one, or that of the last job in the thread.
+
+    runnable: the agents that may be started, by that name. Raises RequestFailed if the comment must name one.
+    """
+    names = [job.spec.agent_role for job in await jobs.of(source, request)]
+    latest = next((name for name in names if name in runnable), None)
+    if latest or len(runnable) == 1:
+        return latest or next(iter(runnable))
+    choice = ", ".join(f"`{name}`" for name in sorted(runnable))
+    hint = f"Name one of {choice}: `/labrats run AGENT`." if choice else "There is none for this repository."
+    raise RequestFailed(f"No agent is started. {hint}")
 
 
 async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:

@@ -10,7 +10,15 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import NoAccess
 from labrats.controller.publisher.answers import GIVEN_UP_AFTER
-from labrats.controller.thread_requests.commands import cancel, click, publish_again, retry, run_again, start_agent
+from labrats.controller.thread_requests.commands import (
+    answer_mention,
+    cancel,
+    click,
+    publish_again,
+    retry,
+    run_again,
+    start_agent,
+)
 from labrats.controller.thread_requests.new_heads import run_on_new_head
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
@@ -130,6 +138,8 @@ class ThreadRequests:
                     return await publish_again(jobs, source, request)
                 case ThreadAction.REPLY:
                     return await reply(jobs, source, request)
+                case ThreadAction.MENTION:
+                    return await answer_mention(jobs, source, request)
                 case ThreadAction.REPAIR:
                     return await repair(jobs, source, request)
                 case _:

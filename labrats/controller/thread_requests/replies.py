@@ -103,11 +103,12 @@ async def drop_replies(jobs: ThreadJobs, source: WebhookSource, request: ThreadR
 
 def _earlier_replies(source: WebhookSource, request: ThreadRequest) -> Sequence[ThreadRequest]:
     earlier = takewhile(lambda each: each.id != request.id, source.status.thread_requests)
-    wanted, target = (ThreadAction.REPLY, None), request.target
+    target = request.target
     return [
         each
         for each in earlier
-        if (each.action, each.answer) == wanted
+        if each.action in (ThreadAction.REPLY, ThreadAction.MENTION)
+        and each.answer is None
         and (each.target.repository, each.target.number) == (target.repository, target.number)
     ]
 

@@ -23,6 +23,7 @@ REPORT: Final[dict[str, Any]] = {
 }
 SHORTER: Final[dict[str, float | str]] = {
     "labrats.controller.report_rights.PASS_SECONDS": 0.5,
+    "labrats.controller.source_logins.PASS_SECONDS": 0.2,
     "labrats.controller.thread_requests.commands.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.controller.thread_requests.new_heads.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.controller.thread_requests.repairs.WAIT_FOR_CHECKS_SECONDS": 0.5,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from labrats.index.catalog import Catalog
-from labrats.intake.comment_commands import MEMBERS_ONLY, Command, command_in, command_of, runnable_agents
+from labrats.intake.comment_commands import MEMBERS_ONLY, Command, command_in, command_of, mention_in, runnable_agents
 from labrats.intake.events import IncomingEvent
 from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.record import Metadata
@@ -162,3 +162,30 @@ def test_only_the_agent_that_the_source_names_for_a_repository_runs_there() -> N
         elsewhere = a_source(repo_overrides={"octo/other": RepoOverride(agent_trigger_name=name)})
         assert runnable_agents(a_comment(), here, catalog).keys() == agents
         assert runnable_agents(a_comment(), elsewhere, catalog).keys() == {"deploy", "other"}
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("@labrats-bot please add a test", Command(ThreadAction.MENTION)),
+        ("Thanks!\r\n@Labrats-Bot[bot], please add a test", Command(ThreadAction.MENTION)),
+        ("@labrats-bot", Command(ThreadAction.MENTION)),
+        ("@labrats-bot: retry model=opus", Command(ThreadAction.RETRY, model="opus")),
+        ("@labrats-bot run ai-reviewer", Command(ThreadAction.RUN, agent="ai-reviewer")),
+        ("cc @labrats-bot", None),
+        (" @labrats-bot x", None),
+        ("> @labrats-bot x", None),
+        ("```\n@labrats-bot x\n```", None),
+        ("@labrats-bots x", None),
+        ("@labrats-bot-2 x", None),
+        ("@labrats-bot/team x", None),
+        ("<!-- \n@labrats-bot x\n-->", None),
+    ],
+)
+@pytest.mark.parametrize("login", ["labrats-bot[bot]", "labrats-bot"])
+def test_a_line_that_begins_with_the_login_is_a_mention(login: str, text: str, command: Command | None) -> None:
+    assert mention_in(text, login) == command
+
+
+def test_no_login_is_no_mention() -> None:
+    assert mention_in("@ please", None) is None

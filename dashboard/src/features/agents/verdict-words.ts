@@ -53,6 +53,8 @@ function requestInWords({ action, agent, model, answer }: ThreadRequest): string
       return `The engine would start ${agent ?? 'the agent'}${onModel}.`;
     case 'reply':
       return 'The engine would start a follow-up, if a job made the pull request.';
+    case 'mention':
+      return 'The engine would start a follow-up, if a job made the pull request, or else an agent.';
     case 'repair':
       return `The engine would let ${agent ?? 'the agent'} repair the checks, if a job made the pull request.`;
     case 'rerun':
