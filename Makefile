@@ -31,7 +31,7 @@ test: setup ## Run the first lane of tests, WORKERS (4) in parallel, in at most 
 	@cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s test
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow and not extended"
 
-test-extended: setup ## Run the second lane: all on a cluster, the rest of the dashboard, torture and benchmarks
+test-extended: setup agent-clis-newest ## Run the second lane: all on a cluster, the rest of the dashboard, torture and benchmarks
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "extended and not slow"
 
@@ -95,7 +95,7 @@ manifests: .venv/dev ## Regenerate the custom resource definitions and the plain
 setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed dashboard/node_modules/.installed labrats/dashboard/index.html ## Install everything that the tests need
 
 clean: ## Remove installed dependencies and caches; data stays
-	rm -rf .venv labrats/dashboard dashboard/dist dashboard/node_modules tests/agent-clis/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv labrats/dashboard dashboard/dist dashboard/node_modules tests/agent-clis/node_modules tests/agent-clis/newest/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@scripts/make-venv $(PYTHON)
@@ -123,6 +123,13 @@ clean: ## Remove installed dependencies and caches; data stays
 tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .venv/dev
 	@echo "Installing the agent CLIs for the tests ..."
 	@cd tests/agent-clis && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
+	@touch $@
+
+agent-clis-newest: tests/agent-clis/newest/node_modules/.installed
+
+tests/agent-clis/newest/node_modules/.installed: tests/agent-clis/newest/package-lock.json | .venv/dev
+	@echo "Installing the newest agent CLIs for the tests ..."
+	@cd tests/agent-clis/newest && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
 tests/oidc/node_modules/.installed: tests/oidc/package-lock.json | .venv/dev
@@ -154,4 +161,4 @@ labrats/dashboard/index.html: $(shell find dashboard/src dashboard/public dashbo
 	@scripts/require user-mode-linux linux.uml
 	@touch $@
 
-.PHONY: help run dashboard dashboard-dev dashboard-types test test-extended test-slow test-user test-all lint check format bench bench-compare torture lock manifests setup clean
+.PHONY: help run dashboard dashboard-dev dashboard-types test test-extended test-slow test-user test-all lint check format bench bench-compare torture lock manifests setup agent-clis-newest clean

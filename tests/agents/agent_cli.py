@@ -1,10 +1,11 @@
 """A common interface to the real agent programs, so that a test can run with each of them."""
 
+import copy
 import platform
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.support.scripted_model import Calls, Dialect, ModelServer, Turn, scri
 KEY = "sk-test-0123456789"
 
 NODE_MODULES = Path(__file__).parent.parent / "agent-clis" / "node_modules"
+NEWEST_NODE_MODULES = NODE_MODULES.parent / "newest" / "node_modules"
 MACHINE = platform.machine()
 NODE_ARCHITECTURE = {"x86_64": "x64", "aarch64": "arm64"}[MACHINE]
 
@@ -21,6 +23,7 @@ NODE_ARCHITECTURE = {"x86_64": "x64", "aarch64": "arm64"}[MACHINE]
 class AgentCli(ABC):
     """A real program, as `make setup` installs it, and the API of its model.
 
+    version:      `newest` for the newest version; empty for the one that the engine needs at least.
     base_path:    the part of the API's path that belongs to the endpoint.
     key_names:    names of the secrets that may contain the model's key; the first is the usual one.
     rate_limit:   the API's error type for too many requests.
@@ -32,6 +35,7 @@ class AgentCli(ABC):
     """
 
     provider: str
+    version = ""
     program: Path
     model: str
     api: Dialect
@@ -60,6 +64,12 @@ class AgentCli(ABC):
     def traps(self, command: str) -> dict[str, str]:
         """Return files of a repository that configure the program to run `command` or to set the variable TRAP."""
 
+    def newest(self) -> Self:
+        """Return the same program in its newest version, which `make test-extended` installs."""
+        other = copy.copy(self)
+        other.program, other.version = NEWEST_NODE_MODULES / self.program.relative_to(NODE_MODULES), "newest"
+        return other
+
     def serve(self, *turns: Turn) -> AbstractContextManager[ModelServer]:
         """Serve `turns` until the context exits."""
         return scripted_model(self.api, turns)
@@ -67,7 +77,8 @@ class AgentCli(ABC):
     def installed(self) -> str:
         """Return the program's path. The test fails if it is missing: a skip would hide that nothing was tested."""
         if not self.program.exists():
-            pytest.fail(f"{self.program.name} is not installed for the tests: `make setup` does it", pytrace=False)
+            target = "agent-clis-newest" if self.version else "setup"
+            pytest.fail(f"{self} is not installed for the tests: `make {target}` does it", pytrace=False)
         return str(self.program)
 
     @property
@@ -86,7 +97,7 @@ class AgentCli(ABC):
         return {self.path_variable: self.installed(), **self.secrets}
 
     def __str__(self) -> str:
-        return self.provider
+        return f"{self.provider}-{self.version}" if self.version else self.provider
 
 
 def words(part: Any) -> str:

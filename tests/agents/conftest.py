@@ -22,6 +22,10 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 """The networks of the servers of tests."""
 
 
+EACH_VERSION = [CLAUDE, CODEX, *(pytest.param(each.newest(), marks=pytest.mark.extended) for each in (CLAUDE, CODEX))]
+"""The programs in the version that the engine needs at least, and in the second lane also in the newest."""
+
+
 @pytest.fixture(params=[CLAUDE, CODEX], ids=str)
 def cli(request: pytest.FixtureRequest) -> AgentCli:
     """Return each of the programs, so that a test runs with all of them."""

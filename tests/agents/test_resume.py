@@ -13,11 +13,18 @@ from labrats.model.protocol import Resumption
 from labrats.model.record import encode
 from labrats.processes import send_signal, with_environment
 from tests.agents.agent_cli import KEY, AgentCli, words
-from tests.agents.conftest import Prepare
+from tests.agents.conftest import EACH_VERSION, Prepare
 from tests.support.scripted_model import Refuses, Says
 from tests.unit.executor.attempts import AttemptFolder, a_repository, git, in_a_clone_of, the_next_attempt, wait_until
 
 REFUSAL = Refuses(400, "invalid_request_error", "no")
+
+
+@pytest.fixture(params=EACH_VERSION, ids=str)
+def cli(request: pytest.FixtureRequest) -> AgentCli:
+    """Return each of the programs, also in its newest version."""
+    program: AgentCli = request.param
+    return program
 
 
 def test_attempt_resumes_the_session_in_its_workspace(cli: AgentCli, attempt_on: Prepare, tmp_path: Path) -> None:

@@ -9,9 +9,16 @@ from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResultEvent, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
-from tests.agents.conftest import Prepare
+from tests.agents.conftest import EACH_VERSION, Prepare
 from tests.support.scripted_model import Says
 from tests.unit.executor.attempts import a_repository, git, in_a_clone_of
+
+
+@pytest.fixture(params=EACH_VERSION, ids=str)
+def cli(request: pytest.FixtureRequest) -> AgentCli:
+    """Return each of the programs, also in its newest version."""
+    program: AgentCli = request.param
+    return program
 
 
 def test_agent_works_in_the_cloned_repository_and_its_work_is_logged(
