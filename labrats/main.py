@@ -1,7 +1,6 @@
 """The `labrats` command: reads the settings, checks them, and starts what compose.py wires together."""
 
 import asyncio
-import fcntl
 import gc
 import os
 import signal
@@ -455,6 +454,8 @@ def lock_data_folder(settings: "EngineSettings") -> Iterator[None]:
     Engines of one cluster may share a folder. One that is not the whole engine does not lock it: the folder may be on a
     file system without locks, and contains no admin key.
     """
+    import fcntl  # Windows, where only the commands of the client work, has none
+
     is_shared = settings.backend == "kubernetes"
     if is_shared and settings.role != "all":
         yield

@@ -11,7 +11,6 @@ from typing import Final, Literal
 
 from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 
-from labrats import __version__
 from labrats.cli import chains, engine_pause, jobs, published, resources, uploads
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
@@ -25,6 +24,7 @@ from labrats.cli.manifests import manifests_app
 from labrats.cli.models import models_app
 from labrats.cli.output import print_stderr
 from labrats.cli.secrets import secrets_app
+from labrats.cli.version import version_text
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
@@ -45,7 +45,7 @@ def build_app(engine: EngineCommands) -> App:
         usage="Usage: labrats COMMAND [OPTIONS]",
         help_epilogue=EXIT_CODES_HELP,
         help_format="plaintext",
-        version=__version__,
+        version=version_text,
         result_action="return_value",
         exit_on_error=False,
         print_error=False,

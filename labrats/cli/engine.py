@@ -191,6 +191,7 @@ def login_link_command(engine: EngineCommands) -> Callable[..., None]:
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
         """
         with startup_errors_explained():
+            require_linux("labrats login-link")
             print_text(asyncio.run(engine.login_link(data_dir, ApiOptions(url=url, data_dir=data_dir).base_url)))
 
     return login_link

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cyclopts import App
 
-from labrats.cli.engine import EngineCommands, OnCreate, note_new_folder, startup_errors_explained
+from labrats.cli.engine import EngineCommands, OnCreate, note_new_folder, require_linux, startup_errors_explained
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DataDir, Json
 from labrats.cli.output import print_stderr, print_table, print_text
@@ -146,6 +146,8 @@ def _with_store(
     on_create: OnCreate | None = None,
 ) -> T:
     from labrats.model.errors import NotFound
+
+    require_linux("labrats secret")
 
     async def open_and_act() -> T:
         async with engine.open_store(data_dir, on_create) as store:

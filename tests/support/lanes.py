@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-_EXTENDED_FOLDERS: Final = ("tests/dashboard/", "tests/torture/", "tests/benchmarks/")
+_EXTENDED_FOLDERS: Final = ("tests/dashboard/", "tests/packages/", "tests/torture/", "tests/benchmarks/")
 
 
 def mark_extended(items: list[pytest.Item]) -> None:

@@ -111,10 +111,11 @@ class Transaction:
                 owner=owner,
             ),
         )
+        owner_key = _owner_key(owner.kind, owner.name) if owner else None
         try:
             self._connection.execute(
                 "INSERT INTO resources (kind, name, rv, owner, body) VALUES (?, ?, ?, ?, ?)",
-                (created.kind(), created.name, version, owner and _owner_key(owner.kind, owner.name), encode(created)),
+                (created.kind(), created.name, version, owner_key, encode(created)),
             )
         except apsw.ConstraintError as error:
             raise Conflict(f"{created.kind()} {created.name!r} exists already") from error

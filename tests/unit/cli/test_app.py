@@ -1,6 +1,7 @@
 """The `labrats` command: registered commands, help, usage errors, streams."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,7 +76,9 @@ def test_no_arguments_print_the_help(labrats: Labrats) -> None:
 
 
 def test_version_prints_the_version(labrats: Labrats) -> None:
-    assert labrats("--version") == (0, f"{__version__}\n", "")
+    code, out, _ = labrats("--version")
+    assert code == 0
+    assert re.fullmatch(rf"{re.escape(__version__)}( \(commit [0-9a-f]{{12}}\))?\n", out)
 
 
 @pytest.mark.parametrize(
