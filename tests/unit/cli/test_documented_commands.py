@@ -17,9 +17,14 @@ PAGES = (
     "docs/agents.md",
     "docs/callbacks.md",
     "docs/develop.md",
+    "docs/jobs.md",
     "docs/kubernetes.md",
     "docs/operate.md",
+    "docs/providers.md",
     "docs/sandbox.md",
+    "docs/start-kubernetes.md",
+    "docs/start-laptop.md",
+    "docs/start-team.md",
 )
 
 

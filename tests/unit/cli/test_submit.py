@@ -306,6 +306,6 @@ def test_report_without_anything_to_write_says_what_is_missing(labrats: Labrats,
 
 def test_the_documented_jq_expression_reads_the_id(labrats: Labrats) -> None:
     printed = json.loads(labrats("submit", "-p", "x", "--json").out)
-    documented = re.search(r"labrats submit .* --json \| jq -r \.(\w+)`", Path("README.md").read_text())
+    documented = re.search(r"labrats submit .* --json \| jq -r \.(\w+)`", Path("docs/jobs.md").read_text())
     assert documented
     assert printed[documented[1]] == "ir-3ab1c2d4"

@@ -33,4 +33,5 @@ def test_minimum_version_is_the_one_that_the_tests_run_and_the_docs_name(provide
     program = AGENT_PROGRAMS[provider]
     pinned = json.loads((ROOT / "tests/agent-clis/package.json").read_text())["dependencies"]
     assert pinned[program.package] == program.minimum
-    assert f"{program.name} {program.minimum} or newer" in (ROOT / "README.md").read_text()
+    for page in ("README.md", "docs/providers.md"):
+        assert f"{program.name} {program.minimum} or newer" in (ROOT / page).read_text()
