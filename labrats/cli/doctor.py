@@ -24,6 +24,7 @@ from labrats.model.network import OPEN
 if TYPE_CHECKING:
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
+    from labrats.model.core_resources import Secret
     from labrats.settings import EngineSettings
 
 _VERSION_SECONDS: Final = 20.0
@@ -75,18 +76,40 @@ def _of_stored_data(engine: EngineCommands, findings: Sequence[Finding]) -> Iter
     from labrats.files.foreign_folder import problem_of_foreign_folder  # other commands do not need them
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
+    from labrats.model.core_resources import Secret
 
     if problem := problem_of_foreign_folder(engine.settings().data_dir):
         yield Finding("data folder", "fails", problem)
         return
     try:
         keeps_open, agents, ai_models = engine.keeps_open_network(), engine.stored(AiAgent), engine.stored(AiModel)
+        secrets = engine.stored(Secret)
     except RetryLater as error:  # for example, the disk is full, which another finding says
         yield Finding("stored data", "fails", str(error))
         return
     yield _network_of_agents(engine.settings(), findings, keeps_open=keeps_open)
+    yield from _providers(engine.settings(), ai_models, secrets)
     yield from triggers_of(agents)
     yield from free_caches_of(ai_models)
+
+
+def _providers(
+    settings: "EngineSettings", ai_models: "Sequence[AiModel]", secrets: "Sequence[Secret]"
+) -> Iterator[Finding]:
+    """Yield what each provider needs, as `labrats connect` shows it. Missing programs are a finding of their own.
+
+    A local provider needs a server only once a model names it.
+    """
+    from labrats.intake.provider_readiness import provider_readiness
+
+    named = {each.spec.provider for each in ai_models}
+    keys = {each.name: each.data.keys() for each in secrets}
+    for readiness in provider_readiness(settings, ai_models, keys, os.environ):
+        name = f"provider {readiness.name}"
+        if readiness.advice is None:
+            yield Finding(name, "ok", "can run jobs")
+        elif readiness.missing == "credentials" or (readiness.missing == "server" and readiness.name in named):
+            yield Finding(name, "missing", readiness.advice)
 
 
 async def _examine_cluster(engine: EngineCommands) -> list[Finding]:

@@ -8,7 +8,7 @@ import structlog
 
 from labrats.api.services import Services
 from labrats.intake.provider_readiness import ProviderReadiness, provider_readiness
-from labrats.model.ai_model import AiModel
+from labrats.model.ai_model import AiModel, alias_of
 from labrats.model.config import KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import Secret
 from labrats.model.errors import LabratsError, NotFound
@@ -23,8 +23,9 @@ async def readiness_of_providers(services: Services) -> list[ProviderReadiness]:
 
 async def readiness_for(config: JobConfig, services: Services) -> ProviderReadiness | None:
     """Return the readiness of the provider for a job with these settings: with the AiModel on which it would run."""
-    group = config.provider, config.model
-    models = [each for each in await services.store.list(AiModel) if (each.spec.provider, each.spec.model) == group]
+    known = await services.store.list(AiModel)
+    group = config.provider, alias_of(config.provider or "", config.model, known) or config.model
+    models = [each for each in known if (each.spec.provider, each.spec.model) == group]
     return next((each for each in await _readiness(services, models) if each.name == config.provider), None)
 
 

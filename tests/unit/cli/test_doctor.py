@@ -16,8 +16,10 @@ from labrats.backends.embedded.store import EmbeddedStore
 from labrats.files.free_files import FileRoom
 from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
+from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound
-from labrats.model.record import Metadata
+from labrats.model.record import Metadata, Resource
 from labrats.seeds import default_agents
 from tests.unit.cli.engines import Labrats
 
@@ -299,6 +301,41 @@ def test_model_with_a_free_cache_is_named_with_the_command_that_changes_it(
     assert {check for check in found if check.startswith("model ")} == {"model free"}
     detail = "input from the cache costs nothing: `labrats model set free --cache-read-price 0.5`, or its price"
     assert found["model free"] == ("missing", detail)
+
+
+def test_providers_are_examined_as_labrats_connect_does(
+    labrats: Labrats, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (name for names in CREDENTIAL_NAMES.values() for name in names):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "data"))
+    for name in ("claude", "codex"):
+        (programs / name).write_text("#!/bin/sh\necho 9.9.9\n")
+        (programs / name).chmod(0o755)
+
+    async def store(*resources: Resource) -> None:
+        async with EmbeddedStore.open(tmp_path / "data" / "labrats.db") as store:
+            for resource in resources:
+                await store.create(resource)
+
+    spec = AiModelSpec(provider="codex", model="codex", credentials_ref="codex-api-key")
+    asyncio.run(
+        store(
+            Secret(metadata=Metadata(name="codex-api-key"), data={"OPENAI_API_KEY": "test-key"}),
+            AiModel(metadata=Metadata(name="codex"), spec=spec),
+            AiModel(metadata=Metadata(name="local"), spec=AiModelSpec(provider="vllm", model="coder")),
+        )
+    )
+    found = {check: rest for check, rest in findings(labrats)[1].items() if check.startswith("provider ")}
+    assert found == {
+        "provider claude": ("missing", "no credentials are stored: `labrats connect claude`"),
+        "provider codex": ("ok", "can run jobs"),
+        "provider vllm": (
+            "missing",
+            "the AiModel local has no endpoint: `labrats model set local --endpoint http://127.0.0.1:8000/v1`",
+        ),
+        "provider mock": ("ok", "can run jobs"),
+    }
 
 
 def test_old_agent_program_is_named_with_the_minimum_version(labrats: Labrats, programs: Path) -> None:
