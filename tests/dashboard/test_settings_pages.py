@@ -112,7 +112,9 @@ async def test_first_run_says_what_each_provider_needs(page: Page, bare_engine: 
     await sign_in(page, bare_engine)
     providers = page.get_by_role("region", name="Providers").get_by_role("listitem")
     await expect(providers.filter(has_text="LABRATS_CLAUDE_PATH is /no/claude, which is no program")).to_be_visible()
-    await expect(providers.filter(has_text="labrats connect local")).to_be_visible()
+    await expect(
+        providers.filter(has_text="labrats connect local http://127.0.0.1:8000/v1 --provider qwen")
+    ).to_be_visible()
     await page.keyboard.press("c")
     await expect(page.get_by_text("No provider can run a job so far")).to_be_visible()
     await page.get_by_label("Provider").select_option("codex")
