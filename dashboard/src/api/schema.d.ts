@@ -4283,7 +4283,7 @@ export interface components {
             /**
              * Failure
              * @description What the job would fail with, as its provider cannot run it yet; null if nothing is known.
-             * @example no credentials are stored: `labrats secret set anthropic ANTHROPIC_API_KEY`
+             * @example no credentials are stored
              */
             failure: string | null;
         };
@@ -14202,7 +14202,7 @@ export interface operations {
                      *               "onNew": "queue",
                      *               "debounceSeconds": 30
                      *             },
-                     *             "failure": "no credentials are stored: `labrats secret set anthropic ANTHROPIC_API_KEY`"
+                     *             "failure": "no credentials are stored"
                      *           },
                      *           "refused": null
                      *         }

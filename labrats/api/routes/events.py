@@ -135,7 +135,7 @@ class JobPreview(ResponseBody):
     concurrency: ConcurrencyView | None
     failure: str | None = Field(
         description="What the job would fail with, as its provider cannot run it yet; null if nothing is known.",
-        examples=["no credentials are stored: `labrats secret set anthropic ANTHROPIC_API_KEY`"],
+        examples=["no credentials are stored"],
     )
 
 
