@@ -17,7 +17,7 @@ from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.jobs import follow_to_the_end
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import Styled, print_stderr, print_table, print_text
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 
 if TYPE_CHECKING:
     import httpx2
@@ -139,8 +139,8 @@ def local(
         key_file: A file with the server's key, if it needs one; - for standard input.
         slots: The number of jobs that run at once.
     """
-    if provider not in ("vllm", "gemma", "qwen"):
-        raise CommandError(f"--provider must be vllm, gemma or qwen, not {provider}", ExitCode.USAGE)
+    if provider not in LOCAL_PROVIDERS:
+        raise CommandError(f"--provider must be one of {', '.join(LOCAL_PROVIDERS)}, not {provider}", ExitCode.USAGE)
     key = Credential("OPENAI_API_KEY", _read(key_file), key_file) if key_file else None
     base, names = _models_of(url, key)
     chosen = _choose(names, model, base)

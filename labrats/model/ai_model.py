@@ -109,8 +109,10 @@ def alias_of(provider: str, model: str | None, ai_models: Iterable[AiModel]) -> 
     None if there is none or several, or if an AiModel has the very name.
     """
     names = {each.spec.model for each in ai_models if each.spec.provider == provider}
-    aliases = [name for name in names if model and is_named(model, name, provider)]
-    return aliases[0] if len(aliases) == 1 and aliases[0] != model and model not in names else None
+    if model is None or model in names:
+        return None
+    aliases = [name for name in names if is_named(model, name, provider)]
+    return aliases[0] if len(aliases) == 1 else None
 
 
 def most_similar(ai_models: Iterable[AiModel], provider: str, model: str) -> list[AiModel]:

@@ -99,7 +99,11 @@ def test_engine_with_credentials_needs_no_further_ones(labrats: Labrats, engine:
         (["claude", "--key-file", "{file}"], "two words", "must be one line without spaces"),
         (["claude", "--key-file", "{file}"], '{"claudeAiOauth": 1}', "`claude setup-token`"),
         (["claude", "--key-file", "/no/such/file"], "", "cannot read the key file /no/such/file: No such file"),
-        (["local", "http://127.0.0.1:1", "--provider", "gpt"], "", "--provider must be vllm, gemma or qwen, not gpt"),
+        (
+            ["local", "http://127.0.0.1:1", "--provider", "gpt"],
+            "",
+            "--provider must be one of vllm, gemma, qwen, not gpt",
+        ),
         (["local", "http://127.0.0.1:1"], "", "no server answers at http://127.0.0.1:1/v1/models"),
     ],
 )

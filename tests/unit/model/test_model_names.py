@@ -1,4 +1,4 @@
-"""Tests of the models that an attempt may use."""
+"""Tests of the names of models: which an attempt may use, and what an alias stands for."""
 
 from typing import Any
 
