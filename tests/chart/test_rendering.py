@@ -12,6 +12,7 @@ from labrats.backends.kubernetes.egress import PORT
 from labrats.backends.kubernetes.fence import leader_policy
 from labrats.backends.kubernetes.restricted_pod import CONFINED_LABELS
 from labrats.executor.egress.gateway import canary_port
+from labrats.index.catalog import KINDS
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.manifests.install import INSTALL, installation
 from labrats.model.record import encode
@@ -297,6 +298,14 @@ def test_publisher_gets_neither_uploads_nor_confidential_settings(helm: Helm) ->
     assert {mount["name"] for mount in publisher["volumeMounts"]} == {"data", "tmp"}
     assert "envFrom" not in publisher
     assert controller["envFrom"] == [{"secretRef": {"name": "settings"}}]
+
+
+@pytest.mark.parametrize("part", ["api", "controller", "publisher", "webhook-receiver"])
+def test_each_component_may_watch_what_its_catalog_holds(helm: Helm, part: str) -> None:
+    plurals = {each["spec"]["names"]["kind"]: each["spec"]["names"]["plural"] for each in custom_resource_definitions()}
+    rules = find_object(objects(template()), "Role", f"labrats-{part}")["rules"]
+    watched = {resource for rule in rules if {"list", "watch"} <= {*rule["verbs"]} for resource in rule["resources"]}
+    assert {plurals[kind.kind()] for kind in KINDS} <= watched
 
 
 def test_each_component_with_a_lease_may_change_its_own_one_only(helm: Helm) -> None:
