@@ -10,7 +10,7 @@ from labrats.executor.clone_retries import PAUSES
 from labrats.executor.context import RunContext
 from labrats.executor.git_outputs import read_head
 from labrats.executor.setup_commands import run_setup
-from labrats.executor.workspace_diff import forget_index, record_index
+from labrats.executor.workspace_diff import record_clone
 from labrats.files.safe_paths import create_inside
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, WorkspaceFile
@@ -34,11 +34,10 @@ async def prepare_workspace(
     await clone_repository(context, pauses)
     checked_out = read_head(context.workspace)
     report_base(context, checked_out)
+    await record_clone(context)
     _copy_files(context)
-    await record_index(context)
     await run_setup(context)
     if check_out and await check_out():
-        forget_index(context)
         checked_out = read_head(context.workspace)
         _copy_files(context)
     return checked_out

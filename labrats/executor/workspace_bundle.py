@@ -5,16 +5,16 @@ anything in it contains a secret.
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import IGNORE_DIRTY_SUBMODULES, DiffFailed, EngineRepository, entries_before
+from labrats.executor.engine_repository import Change, DiffFailed, EngineRepository
 from labrats.executor.git_identity import IDENTITY
-from labrats.executor.git_objects import read_objects
 from labrats.executor.git_outputs import read_head
-from labrats.executor.workspace_diff import Baseline, repository_of
+from labrats.executor.workspace_diff import Baseline, Work, repository_of
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
 from labrats.model.publication import PUBLICATION_FOLDER
 
@@ -31,25 +31,19 @@ def has_new_commits(context: RunContext, baseline: Baseline) -> bool:
     return read_head(context.workspace).commit not in (baseline.outputs.commit, baseline.head.commit)
 
 
-async def report_bundle(context: RunContext, baseline: Baseline, seconds: float | None) -> None:
+async def report_bundle(context: RunContext, baseline: Baseline, work: Work) -> None:
     """Store the bundle of the attempt's commits, and report its size. Do nothing if there is no new commit.
 
     Without the uncommitted changes if these cannot be added. Raises DiffFailed, with the reason, if there are changes
     but no bundle.
-
-    seconds: the limit on the time for the uncommitted changes; None without one.
     """
-    cloned, head = baseline.outputs.commit, read_head(context.workspace).commit
+    cloned, head = baseline.outputs.commit, work.head
     if not (context.repository and cloned and baseline.tree):
         return
     is_new = has_new_commits(context, baseline)
     if not is_new and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
     repository = repository_of(context)
-    await repository.reset_configuration()
-    await repository.create()
-    repository.require_own_objects()
-    repository = repository.with_own_index()
     # Commits on those of the setup commands cannot be pushed without these, which are not the agent's work.
     own_head = head if head and baseline.head.commit == cloned and await _extends(repository, cloned, head) else None
     if is_new and own_head and await _has_publication(repository, cloned, own_head):
@@ -58,15 +52,15 @@ async def report_bundle(context: RunContext, baseline: Baseline, seconds: float 
         )
         own_head = None
     try:
-        async with asyncio.timeout(seconds):
-            top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
-            bundle = None if top == cloned else await _bundle(context, repository, top, cloned)
-    except (DiffFailed, TimeoutError) as error:
-        failure = error if isinstance(error, DiffFailed) else DiffFailed(f"git took more than {seconds} s")
+        if work.reason or work.tree is None:
+            raise work.reason or DiffFailed("the workspace is empty")
+        top = await _top_commit(repository, baseline, cloned, own_head, work.tree)
+        bundle = None if top == cloned else await _bundle(context, repository, top, cloned)
+    except DiffFailed as failure:
         earlier = baseline.earlier
         # The commits of the job that this one continues must stay.
         if not (is_new and own_head) or (earlier and await _has_commits_beyond(repository, earlier, own_head)):
-            raise failure from error
+            raise
         bundle = await _bundle(context, repository, own_head, cloned)
         reason = context.events.field(str(failure))
         context.events.log(f"[the bundle has the commits of the agent without its uncommitted changes: {reason}]")
@@ -87,35 +81,33 @@ async def baseline_before(context: RunContext, baseline: Baseline, cloned: str) 
 
     cloned: the commit that they are based on. Return None if git fails.
     """
-    top, tree, repository = baseline.outputs.commit, cloned, repository_of(context).with_own_index()
-    if top is None or baseline.tree is None:
+    top, tree = baseline.outputs.commit, baseline.tree
+    if top is None or tree is None:
         return None
+    repository = repository_of(context)
     try:
-        repository.require_own_objects()
-        if prepared := await _differences(repository, baseline.tree, top):
-            await repository.git("read-tree", cloned)
-            await repository.git("update-index", "-z", "--index-info", stdin=b"".join(prepared.values()))
-            tree = await repository.word("write-tree")
-        await repository.keep_tree(tree)
+        tree = await _tree_with(repository, cloned, await repository.changes(top, tree))
     except DiffFailed:
         return None
     return replace(baseline, tree=tree, outputs=replace(baseline.outputs, commit=cloned), earlier=top)
 
 
 async def _top_commit(
-    repository: EngineRepository, baseline: str, cloned: str, head: str | None, earlier: str | None
+    repository: EngineRepository, baseline: Baseline, cloned: str, head: str | None, files: str
 ) -> str:
     """Return the last commit of the bundle, which the engine makes if the agent has left uncommitted changes.
 
-    baseline: the tree before the agent started. head: the agent's last commit; None to use none of its commits.
-    earlier:  the last commit of the job that this one continues. The returned commit descends from it, so that it can
-              be pushed to the same branch.
+    head:  the agent's last commit; None to use none of its commits.
+    files: the tree of the workspace.
+
+    The commit descends from the last one of the job that this one continues, so that it can be pushed to the same
+    branch.
     """
     if head:
         base, message = head, _UNCOMMITTED
     else:
         base, message = cloned, _ALL_CHANGES
-    tree = await _tree_on(repository, base, cloned, baseline)
+    tree, earlier = await _tree_on(repository, base, cloned, baseline.tree or cloned, files), baseline.earlier
     parents = [base]
     if earlier and await _has_commits_beyond(repository, earlier, base):
         parents = [earlier, base] if await _has_commits_beyond(repository, base, earlier) else [earlier]
@@ -149,38 +141,32 @@ async def _has_publication(repository: EngineRepository, cloned: str, head: str)
     return bool(await repository.git("rev-list", "--full-history", "--max-count=1", *new, "--", PUBLICATION_FOLDER))
 
 
-async def _tree_on(repository: EngineRepository, base: str, cloned: str, baseline: str) -> str:
-    """Return the tree of a commit on `base` with the present files of the workspace.
+async def _tree_on(repository: EngineRepository, base: str, cloned: str, baseline: str, files: str) -> str:
+    """Return the tree of a commit on `base` with the files of the workspace.
 
     Files that only the setup commands have changed are left as they are in `base`.
     """
-    await repository.git("read-tree", "-m", base)
-    await repository.add_all()
     if baseline == cloned:
-        return await repository.word("write-tree")
-    tree = await repository.word("write-tree")
-    prepared = await _differences(repository, cloned, baseline)
-    for path in [*await _differences(repository, cloned, base), *await _differences(repository, baseline, tree)]:
+        return files
+    prepared = await repository.changes(cloned, baseline)
+    for path in [*await repository.changes(cloned, base), *await repository.changes(baseline, files)]:
         prepared.pop(path, None)
-    await repository.git("update-index", "-z", "--index-info", stdin=b"".join(prepared.values()))
-    return await repository.word("write-tree")
+    return await _tree_with(repository, files, {path: change.reversed() for path, change in prepared.items()})
 
 
-async def _differences(repository: EngineRepository, before: str, after: str) -> dict[bytes, bytes]:
-    """Return, by changed path, an entry for `git update-index --index-info` that restores the state before."""
-    options = ("-r", "-z", "--raw", "--no-renames", "--full-index", IGNORE_DIRTY_SUBMODULES)
-    printed = await repository.git("diff-tree", *options, before, after)
-    return entries_before(printed)
+async def _tree_with(repository: EngineRepository, tree: str, changes: Mapping[bytes, Change]) -> str:
+    """Return a tree with changes."""
+    scratch = await repository.with_index_of(tree)
+    lines = b"".join(change.after.at(path) for path, change in changes.items())
+    await scratch.git("update-index", "-z", "--index-info", stdin=lines)
+    return await scratch.word("write-tree")
 
 
 async def _require_no_secret(context: RunContext, repository: EngineRepository, top: str, cloned: str) -> None:
-    """Raise DiffFailed if a new object contains a secret (a file, the name of one, a message or a person's name).
-
-    Also raises it for a forged object, which the receiver of the bundle would miss.
-    """
+    """Raise DiffFailed if a new object contains a secret (a file, the name of one, a message or a person's name)."""
     listed = await repository.git("rev-list", "--objects", top, f"^{cloned}", "--")
     places = {name: path for name, _, path in (line.partition(b" ") for line in listed.splitlines())}
-    objects = await read_objects(repository, places, CONTENT_BYTES)
+    objects = await repository.read_objects(places, CONTENT_BYTES)
     for (name, kind, content), place in zip(objects, places.values(), strict=True):
         await asyncio.sleep(0)  # so that the time limit can take effect
         if context.events.contains_secret(content):

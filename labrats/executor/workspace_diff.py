@@ -2,8 +2,9 @@
 
 import asyncio
 import shutil
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,8 +20,8 @@ from labrats.executor.engine_repository import (
     DiffFailed,
     EngineRepository,
 )
-from labrats.executor.git_objects import read_objects, require_intact
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
+from labrats.executor.workspace_remote import Files, fetch_commit, fetch_files
 from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
 from labrats.model.job import MOST_COMMITS, Outputs
@@ -65,24 +66,25 @@ class Baseline(Record):
 _BASELINE_DECODER: Final = msgspec.json.Decoder(Baseline)
 
 
-async def record_index(context: RunContext) -> None:
-    """Record the index of the clone before setup commands, which are programs of the repository, can change it."""
-    repository = repository_of(context)
-    with suppress(DiffFailed):  # `record_baseline` logs why
-        if _is_prepared(context) and read_head(context.workspace).commit:
-            await repository.create()
-            repository.copy_index_of_workspace()
+@dataclass(frozen=True)
+class Work:
+    """The work of an agent in the engine's repository.
+
+    head:   the commit that is checked out; None if there is none, or if it cannot be fetched.
+    tree:   the tree of the files; None if they cannot be fetched, or if there has never been one.
+    reason: why they cannot be fetched.
+    """
+
+    head: str | None = None
+    tree: str | None = None
+    reason: DiffFailed | None = None
 
 
-def _is_prepared(context: RunContext) -> bool:
-    """Return whether setup commands or files of the job may change the files of the clone."""
-    return bool(context.setup.setup or context.task.workspace_files)
-
-
-def forget_index(context: RunContext) -> None:
-    """Forget the recorded index, since other commits were checked out."""
-    repository = repository_of(context)
-    (repository.git_dir / repository.index).unlink(missing_ok=True)
+async def record_clone(context: RunContext) -> None:
+    """Copy what was cloned, before setup commands, which are programs of the repository, can change it."""
+    if commit := read_head(context.workspace).commit:
+        with logged_failure(context):
+            await repository_of(context).copy_clone(commit)
 
 
 async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline | None:
@@ -90,14 +92,39 @@ async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline
 
     checked_out: the branch and commit before the setup commands, which are programs of the repository.
     """
-    repository = repository_of(context)
+    repository, head = repository_of(context), read_head(context.workspace)
     try:
-        tree = await _tree_of(context, repository)
-        head = read_head(context.workspace)
-        return Baseline(tree=tree, outputs=checked_out, prepared=None if head == checked_out else head)
+        await repository.restore()
+        tree = await _tree_of(context, repository, head.commit)
     except DiffFailed as error:
-        context.events.log(f"[the changes in the workspace cannot be computed: {error}]")
+        context.events.log(f"[the changes in the workspace cannot be computed: {context.events.field(str(error))}]")
         return None
+    return Baseline(tree=tree, outputs=checked_out, prepared=None if head == checked_out else head)
+
+
+@contextmanager
+def logged_failure(
+    context: RunContext, failure: str = "the changes in the workspace cannot be computed"
+) -> Iterator[None]:
+    """Log why git fails, and do not raise the error."""
+    try:
+        yield
+    except DiffFailed as error:
+        context.events.log(f"[{failure}: {context.events.field(str(error))}]")
+
+
+async def _tree_of(context: RunContext, repository: EngineRepository, head: str | None) -> str | None:
+    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the files."""
+    if head:
+        await fetch_commit(repository, head)
+        # Setup commands and files of the job may change the files of the clone.
+        if not (context.setup.setup or context.task.workspace_files):
+            return head
+    elif not repository.has_files():
+        return None
+    await repository.create()
+    await clear_special_files(context)
+    return (await fetch_files(repository, head, ignored_too=head is None, are_start=True)).tree
 
 
 async def clear_special_files(context: RunContext) -> None:
@@ -113,15 +140,12 @@ def store_baseline(context: RunContext, baseline: Baseline) -> None:
 
 def load_baseline(context: RunContext) -> Baseline | None:
     """Return the baseline that an earlier attempt in this workspace has stored, or None."""
-    repository = repository_of(context)
-    (repository.git_dir / "index.lock").unlink(missing_ok=True)  # the process that held the lock is dead
+    if not repository_of(context).is_complete():
+        return None
     try:
-        baseline = _BASELINE_DECODER.decode(read_regular_file(context.folder / BASELINE_FILE, _BASELINE_BYTES))
+        return _BASELINE_DECODER.decode(read_regular_file(context.folder / BASELINE_FILE, _BASELINE_BYTES))
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if baseline.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
-        (repository.git_dir / "index").unlink(missing_ok=True)
-    return baseline
 
 
 def has_baseline(folder: Path) -> bool:
@@ -136,7 +160,6 @@ async def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
         shutil.copy2(folder / BASELINE_FILE, context.folder / BASELINE_FILE)
         if source.is_dir():
             shutil.copytree(source, repository.git_dir, symlinks=True)
-            await repository.reset_configuration()
     except (OSError, shutil.Error, DiffFailed):
         return None
     baseline = load_baseline(context)
@@ -146,27 +169,68 @@ async def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
 def repository_of(context: RunContext) -> EngineRepository:
     """Return the engine's repository beside the workspace of the attempt."""
     git_dir = context.folder / _GIT_DIR
-    return EngineRepository(context.workspace, git_dir, partial(sandboxed_tool, context=context, writable=[git_dir]))
+    return EngineRepository(context.workspace, git_dir, partial(sandboxed_tool, context=context))
 
 
-async def report_changes(context: RunContext, baseline: Baseline) -> None:
+async def fetch_work(context: RunContext, baseline: Baseline, seconds: float) -> Work:
+    """Fetch the agent's commit and files into the engine's repository. If git fails, log or return the reason.
+
+    seconds: the limit on the time for the files.
+    """
+    repository, start, head = repository_of(context), baseline.head.commit, read_head(context.workspace).commit
+    try:
+        await repository.restore()
+        if not (baseline.tree or repository.has_files()):
+            return Work()
+        await repository.create()
+    except DiffFailed as error:
+        return Work(reason=error)
+    if head:
+        try:
+            await fetch_commit(repository, head)
+        except DiffFailed as error:
+            reason = context.events.field(str(error))
+            context.events.log(f"[the agent's commits cannot be fetched, so their changes are one commit: {reason}]")
+            head = None
+    since = start if head and start and await repository.is_ancestor(start, head) else None
+    try:
+        async with asyncio.timeout(seconds):
+            files = await fetch_files(repository, head, since)
+    except DiffFailed as error:
+        return Work(head, reason=error)
+    except TimeoutError:
+        return Work(head, reason=DiffFailed(f"git took more than {seconds:g} s"))
+    _log_omissions(context, files)
+    return Work(head, files.tree)
+
+
+def _log_omissions(context: RunContext, files: Files) -> None:
+    for error in files.errors[:_MOST_ERRORS]:
+        context.events.log(f"[the patch omits what git cannot add: {context.events.field(error)}]")
+    if more := len(files.errors[_MOST_ERRORS:]):
+        context.events.log(f"[the patch omits {more} more that git cannot add]")
+    if files.left_out:
+        what = f"{len(files.left_out)} files or folders that programs have made or installed"
+        context.events.log(f"[the patch leaves out {what}: {_named(context, files.left_out)}]")
+
+
+async def report_changes(context: RunContext, baseline: Baseline, work: Work) -> None:
     """Report the changes since the baseline and store the patch.
 
-    Raises DiffFailed, also if git would read another repository: a patch could show the files in it. What needs no
-    patch is reported all the same.
+    Raises DiffFailed. What needs no patch is reported all the same.
     """
     repository, after = repository_of(context), read_head(context.workspace)
     outputs = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
     try:
-        await repository.reset_configuration()
-        repository.require_own_objects(may_be_missing=True)
-        if baseline.tree or repository.has_files():
+        if work.reason:
+            raise work.reason
+        if work.tree:
             outputs = replace(
                 outputs,
-                commits=await _commits(repository, baseline.head.commit, after.commit),
-                files_changed=await _store_patch(context, repository, baseline, outputs.commit),
+                commits=await _commits(repository, baseline.head.commit, work.head),
+                files_changed=await _store_patch(context, repository, baseline, work.tree),
             )
     finally:
         if outputs != context.events.outputs:
@@ -179,53 +243,12 @@ def _pull_request(context: RunContext) -> str | None:
     return url if url and repository and belongs_to_repository(url, repository) else None
 
 
-async def _tree_of(context: RunContext, repository: EngineRepository) -> str | None:
-    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the files."""
-    if commit := read_head(repository.workspace).commit:
-        await repository.create()
-        if _is_prepared(context):  # then `record_index` has recorded the index, unless other commits are checked out
-            repository.require_own_objects()
-            await repository.require_no_flags(commit)
-            await repository.take_entries_of(commit)  # the setup commands may have checked out another one
-            await clear_special_files(context)
-            await repository.add_all()
-            commit = await repository.word("write-tree")
-        else:
-            repository.copy_index_of_workspace()
-    elif repository.has_files():
-        await repository.create()
-        await clear_special_files(context)
-        await repository.add_all(ignored_too=True)
-        commit = await repository.word("write-tree")
-    repository.keep_index()
-    return commit
-
-
-async def _store_patch(
-    context: RunContext, repository: EngineRepository, baseline: Baseline, commit: str | None
-) -> int:
-    """Store the patch, and return the number of changed files. commit: the agent's last one, if it has made any."""
-    await repository.create()
-    tree = baseline.tree or await repository.word("write-tree")  # the empty tree
-    if commit:
-        try:
-            await repository.take_entries_of(commit)
-        except DiffFailed as failure:  # objects of the commit are missing
-            context.events.log(f"[the patch may omit what is committed and ignored: {failure}]")
-    errors, left_out = await repository.add_all()
-    for error in errors[:_MOST_ERRORS]:
-        context.events.log(f"[the patch omits what git cannot add: {context.events.field(error)}]")
-    if more := len(errors[_MOST_ERRORS:]):
-        context.events.log(f"[the patch omits {more} more that git cannot add]")
-    if left_out:
-        what = f"{len(left_out)} files or folders that programs have made or installed"
-        context.events.log(f"[the patch leaves out {what}: {_named(context, left_out)}]")
-    changes, since_kept = await repository.changes_since(tree), await repository.changes_since_kept()
-    if since_kept not in (None, changes):
-        raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
+async def _store_patch(context: RunContext, repository: EngineRepository, baseline: Baseline, tree: str) -> int:
+    """Store the patch up to a tree, and return the number of changed files."""
+    before = baseline.tree or await repository.word("mktree")  # the empty tree
+    changes = await repository.changes(before, tree)
     blobs = {name for change in changes.values() for name in change.blobs}
-    await require_intact(repository, blobs)
-    if patch := await _patch(context, repository, tree, blobs):
+    if patch := await _patch(context, await repository.with_index_of(tree), before, blobs):
         context.events.patch(patch)
         if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
             names = _named(context, prepared)
@@ -241,13 +264,7 @@ def _named(context: RunContext, paths: Sequence[bytes]) -> str:
 async def _prepared(repository: EngineRepository, baseline: Baseline) -> set[bytes]:
     """Return the paths that the setup commands and the files of the job have changed in the clone."""
     cloned, tree = baseline.outputs.commit, baseline.tree
-    if not cloned or not tree or tree == cloned:
-        return set()
-    try:
-        listed = await repository.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", cloned, tree)
-    except DiffFailed:  # the agent has removed the commit
-        return set()
-    return set(listed.split(b"\0")[:-1])
+    return set(await repository.changes(cloned, tree)) if cloned and tree and tree != cloned else set()
 
 
 async def _patch(context: RunContext, repository: EngineRepository, tree: str, blobs: Collection[bytes]) -> bytes:
@@ -280,7 +297,7 @@ async def _patch_without_hidden_secrets(
 async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, blobs: Collection[bytes]) -> bool:
     """Return whether a changed file contains or contained a secret, which could not be redacted in compressed form."""
     try:
-        contents = b"\n".join([each.content for each in await read_objects(repository, blobs, BINARY_BYTES)])
+        contents = b"\n".join([each.content for each in await repository.read_objects(blobs, BINARY_BYTES)])
     except DiffFailed:
         return True
     return await asyncio.to_thread(context.events.contains_secret, contents)
@@ -290,7 +307,6 @@ async def _commits(repository: EngineRepository, before: str | None, after: str 
     """Return the new commits, newest first."""
     if not after or after == before:
         return ()
-    await repository.create()
     known = [f"^{before}"] if before else []
     listed = await repository.git("rev-list", f"--max-count={MOST_COMMITS}", after, *known, "--")
     return tuple(listed.decode().split())

@@ -1,16 +1,20 @@
 """Report what an attempt leaves: its publication, its changes, its commits and the files of its session."""
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Final
 
 import msgspec
 
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import DiffFailed
 from labrats.executor.session_files import report_session_files
-from labrats.executor.workspace_bundle import has_new_commits, report_bundle
-from labrats.executor.workspace_diff import Baseline, clear_special_files, report_changes
+from labrats.executor.workspace_bundle import report_bundle
+from labrats.executor.workspace_diff import (
+    Baseline,
+    clear_special_files,
+    fetch_work,
+    logged_failure,
+    report_changes,
+)
 from labrats.files.safe_paths import open_inside
 from labrats.files.trees import give_owner_access
 from labrats.model.errors import GiveUp, Invalid, Problem
@@ -21,8 +25,8 @@ SECONDS: Final = 60.0
 SECONDS_WHEN_STOPPED: Final = 5.0
 """Limit on the time for changes and commits, and a shorter one for an attempt that was stopped and is killed soon."""
 
-_SHARE_OF_COMMITS: Final = 0.4
-"""Share of that time for uncommitted changes in the bundle, if there are commits."""
+_SHARE_OF_FILES: Final = 0.8
+"""Share of that time for the files, after which the commits are still reported."""
 
 
 async def report_workspace(context: RunContext, baseline: Baseline | None) -> None:
@@ -37,28 +41,16 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
     try:
         async with limit:
             await clear_special_files(context)
-            if is_committed := has_new_commits(context, baseline):
-                # First, since uncommitted files may take all the time.
-                await _report_commits(context, baseline, round(seconds * _SHARE_OF_COMMITS))
-            await _or_log(context, report_changes(context, baseline), "the changes in the workspace cannot be computed")
-            if not is_committed:
-                await _report_commits(context, baseline)
+            work = await fetch_work(context, baseline, seconds * _SHARE_OF_FILES)
+            with logged_failure(context):
+                await report_changes(context, baseline, work)
+            with logged_failure(context, "no bundle of the commits is stored"):
+                await report_bundle(context, baseline, work)
             await report_session_files(context)
     except TimeoutError:
         if not limit.expired():
             raise
         context.events.log(f"[the changes in the workspace could not be computed within {seconds:g} s]")
-
-
-async def _report_commits(context: RunContext, baseline: Baseline, seconds: float | None = None) -> None:
-    await _or_log(context, report_bundle(context, baseline, seconds), "no bundle of the commits is stored")
-
-
-async def _or_log(context: RunContext, report: Awaitable[None], failure: str) -> None:
-    try:
-        await report
-    except DiffFailed as error:
-        context.events.log(f"[{failure}: {context.events.field(str(error))}]")
 
 
 def _report_publication(context: RunContext) -> None:

@@ -25,7 +25,7 @@ from labrats.model.protocol import (
 from labrats.model.record import encode
 from labrats.processes import ProcessId, executor_process_name, process_name
 
-_SCRATCH: Final = ("home", "tmp", "baseline.git", CREDENTIALS_FOLDER)
+_SCRATCH: Final = ("home", "tmp", "baseline.git", "staging.git", CREDENTIALS_FOLDER)
 """Folders beside the output that are deleted with the workspace."""
 
 _ORIGIN_FILE: Final = "origin"

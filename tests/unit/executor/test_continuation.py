@@ -139,6 +139,22 @@ def test_follow_up_starts_in_a_new_workspace_once_that_of_the_job_is_removed(tmp
     assert ">Fix the bug.</data-" in "\n".join(second.logs)
 
 
+def test_follow_up_of_a_job_of_the_last_version_works_in_a_new_clone_with_its_changes(tmp_path: Path) -> None:
+    """There, the engine's repository had no objects of its own."""
+    first = an_attempt(tmp_path, FIRST, **in_a_clone_of(a_repository(tmp_path / "repository")))
+    first.run()
+    objects = first.path / "baseline.git" / "objects"
+    shutil.rmtree(objects)
+    (objects / "info").mkdir(parents=True)
+    (objects / "info" / "alternates").write_text(f"{first.workspace}/.git/objects\n")
+    second = a_follow_up(first, kept=True)
+    second.run()
+
+    assert second.logs[0] == "[follow-up of ir-0000000a: resuming its session in a new workspace with its changes]"
+    assert "made.txt: one" in second.logs
+    assert second.outcome.outputs.files_changed == 1
+
+
 def test_publication_of_the_first_job_is_not_published_again(tmp_path: Path) -> None:
     publication = {"write": {"path": ".labrats/publish.json", "text": '{"comment": "once"}'}}
     first = an_attempt(tmp_path, [*FIRST, publication])

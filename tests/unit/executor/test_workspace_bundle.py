@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from labrats.model.job import WorkspaceFile, WorkspaceSetup
-from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
+from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF, Sandbox
 from tests.unit.executor.attempts import AttemptFolder, wait_until
 from tests.unit.executor.test_workspace_diff import COMMIT, an_attempt_of, git, replace_git
 
@@ -295,25 +296,19 @@ def test_commits_are_handed_over_without_uncommitted_changes_that_cannot_be(
     ]
 
 
-def test_commits_are_handed_over_before_uncommitted_changes_take_the_time(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("amend", ["", "--amend"])
+def test_commits_are_handed_over_although_uncommitted_changes_take_too_long(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, amend: str
 ) -> None:
-    """An attempt that is stopped has little of it."""
-    replace_git(tmp_path, monkeypatch, 'case "$*" in *baseline.git*" add "*) sleep 20;; esac')
-    attempt = a_stopped_attempt(tmp_path, repository, f"echo new > a.txt; git add a.txt; {COMMIT} -m first")
-    assert fetched(attempt, repository) == [("first", AGENT)]
-    assert "[the changes in the workspace could not be computed within 5 s]" in attempt.logs
-
-
-def test_uncommitted_changes_that_take_too_long_are_no_failure_of_the_attempt(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replace_git(tmp_path, monkeypatch, 'case "$GIT_INDEX_FILE $*" in *scratch-index*" add "*) sleep 20;; esac')
-    rewritten = f"{COMMIT} --amend -m rewritten"  # it cannot be pushed as it is
-    attempt = a_stopped_attempt(tmp_path, repository, rewritten)
+    """An attempt that is stopped has little time. Rewritten commits cannot be pushed as they are."""
+    replace_git(tmp_path, monkeypatch, 'case "$*" in *staging.git*" add "*) sleep 20;; esac')
+    attempt = a_stopped_attempt(tmp_path, repository, f"echo new > a.txt; git add a.txt; {COMMIT} {amend} -m first")
     assert "stopped on request" in attempt.failure[1]
-    assert "[no bundle of the commits is stored: git took more than 2 s]" in attempt.logs
-    assert b"+x" in (attempt.path / "changes.patch").read_bytes()
+    assert "[the changes in the workspace cannot be computed: git took more than 4 s]" in attempt.logs
+    if amend:
+        assert "[no bundle of the commits is stored: git took more than 4 s]" in attempt.logs
+    else:
+        assert fetched(attempt, repository) == [("first", AGENT)]
 
 
 def a_stopped_attempt(tmp_path: Path, repository: Path, script: str) -> AttemptFolder:
@@ -350,15 +345,19 @@ THEFTS = {
 def test_objects_of_another_repository_are_not_read(
     tmp_path: Path, repository: Path, private: Path, theft: str
 ) -> None:
-    tree = git(private, "rev-parse", "HEAD^{tree}")
-    commit = f"{COMMIT.replace('commit -q', 'commit-tree')} -p HEAD -m mine {tree}"
+    """The agent knows the names of objects that it may not read, and makes a commit of them."""
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    text = f"tree {git(private, 'rev-parse', 'HEAD^{tree}')}\nparent $(git rev-parse HEAD)"
+    person = "A <a@example.org> 1700000000 +0000"
     script = f"""mkdir -p .git/objects/info; echo x > readme.txt
-        commit=$(GIT_ALTERNATE_OBJECT_DIRECTORIES={private}/.git/objects {commit})
+        commit=$(echo "{text}\nauthor {person}\ncommitter {person}\n\nmine" | git hash-object -t commit -w --stdin)
         echo $commit > .git/refs/heads/main; {theft.format(private=private)}"""
-    attempt = an_attempt_of(tmp_path, script, repository)
+    attempt = an_attempt_of(tmp_path, script, repository, sandbox=Sandbox(program=program, hidden=(str(private),)))
     attempt.run()
-    assert not bundle_of(attempt).exists()
-    assert [line for line in attempt.logs if line.startswith("[no bundle of the commits is stored: the workspace")]
+    assert fetched(attempt, repository) == [("Add all changes", ENGINE)]
+    assert "private.txt" not in names_in(repository)
+    assert b"of another job" not in (attempt.path / "changes.patch").read_bytes()
 
 
 TRAPS = {

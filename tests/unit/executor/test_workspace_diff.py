@@ -12,7 +12,7 @@ import pytest
 from labrats.executor.workspace_diff import PATCH_BYTES
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Outputs, WorkspaceFile, WorkspaceSetup
-from labrats.model.protocol import ErrorEvent, Sandbox
+from labrats.model.protocol import BUNDLE_REF, ErrorEvent, Sandbox
 from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
 
 NOTHING = Outputs()
@@ -87,7 +87,8 @@ def test_patch_applies_to_the_original_repository(tmp_path: Path, repository: Pa
 
 def test_patch_omits_only_what_programs_make_and_install_and_the_log_names_it(tmp_path: Path, repository: Path) -> None:
     script = """
-        mkdir -p src/__pycache__ node_modules/x .venv/bin ignored .vscode .idea; echo ignored > .gitignore
+        mkdir -p src/__pycache__ tools/x/__pycache__ node_modules/x .venv/bin ignored/__pycache__ .vscode .idea
+        echo ignored > .gitignore; echo x > tools/x/__pycache__/a.pyc; echo x > ignored/__pycache__/a.pyc
         echo x > src/__pycache__/a.cpython-311.pyc; echo x > old.pyc; echo x > ignored/file
         echo x > node_modules/x/index.js; echo x > .venv/bin/python
         echo x > .DS_Store; echo x > .main.py.swp; echo x > notes~; echo x > .vscode/tasks.json; echo x > .idea/a.xml
@@ -97,8 +98,8 @@ def test_patch_omits_only_what_programs_make_and_install_and_the_log_names_it(tm
     named = (".gitignore", ".DS_Store", ".main.py.swp", "notes~", ".vscode/tasks.json", ".idea/a.xml", "src/main.py")
     assert outputs_of(attempt).files_changed == len(named)
     assert all(f"b/{name}".encode() in patch_of(attempt) for name in named)
-    left_out = ".venv/, node_modules/, old.pyc, src/__pycache__/"
-    what = "4 files or folders that programs have made or installed"
+    left_out = ".venv/, node_modules/, old.pyc, src/__pycache__/, tools/x/__pycache__/"
+    what = "5 files or folders that programs have made or installed"
     assert f"[the patch leaves out {what}: {left_out}]" in attempt.logs
 
 
@@ -316,20 +317,21 @@ def test_git_in_the_sandbox_cannot_configure_git_outside(
     """It reads an agent's files, and parts of it have had defects by which a file can run a program."""
     bubblewrap = shutil.which("bwrap")
     assert bubblewrap, "bubblewrap is missing: run `make setup`"
+    engines = tmp_path / "attempt" / "baseline.git"
     replace_git(
         tmp_path,
         monkeypatch,
-        f"""case "$*" in *" add "*) echo '[alias] x = y' >> $dir/config; touch $dir/commondir.x; mkdir -p $dir/info
-            echo '* diff=x' > $dir/info/attributes; echo {tmp_path} > $dir/objects/info/alternates
+        f"""case "$*" in *" add "*) for dir in $dir {engines}; do echo '[alias] x = y' >> $dir/config
+            mkdir -p $dir/info; echo '* diff=x' > $dir/info/attributes; echo / >> $dir/objects/info/alternates; done
             head -c {prints} /dev/zero;; esac""",
     )
     attempt = an_attempt_of(tmp_path, "echo three >> readme.txt", repository, sandbox=Sandbox(program=bubblewrap))
     attempt.run()
     assert (attempt.path / "changes.patch").exists() == (prints == 10)
-    git_dir = attempt.path / "baseline.git"
-    assert "alias" not in (git_dir / "config").read_text()
-    assert not (git_dir / "info").exists() or not list((git_dir / "info").iterdir())
-    assert (git_dir / "objects" / "info" / "alternates").read_text() == f"{attempt.workspace}/.git/objects\n"
+    assert "alias" not in (engines / "config").read_text()
+    assert not (engines / "info").exists() or not list((engines / "info").iterdir())
+    assert not (engines / "objects" / "info" / "alternates").exists()
+    assert not (attempt.path / "staging.git").exists()
 
 
 @pytest.mark.parametrize("setup", [(), (("touch", "made"),)])
@@ -341,8 +343,9 @@ def test_git_reads_what_an_agent_has_left_in_the_sandbox(
     assert bubblewrap, "bubblewrap is missing: run `make setup`"
     outside = tmp_path / "outside"
     outside.mkdir()
-    note = f'if [ -d {outside} ]; then echo "$*" >> {outside}/commands; else echo "$*" >> $dir/commands; fi'
-    replace_git(tmp_path, monkeypatch, f'[ -z "$dir" ] || {note}')
+    of_workspace = f'*" --work-tree={tmp_path}/ws "*|*" upload-pack "*staging.git*'
+    note = f'if [ -d {outside} ]; then echo "$*" >> {outside}/commands; else echo "$*" >> {tmp_path}/ws/commands; fi'
+    replace_git(tmp_path, monkeypatch, f'case " $* " in *" fetch "*) ;; {of_workspace}) {note};; esac')
     attempt = an_attempt_of(
         tmp_path,
         f"echo three >> readme.txt; {COMMIT} -am three; echo four >> readme.txt",
@@ -352,8 +355,8 @@ def test_git_reads_what_an_agent_has_left_in_the_sandbox(
     )
     attempt.run()
     assert b"+four" in patch_of(attempt)
-    commands = (attempt.path / "baseline.git" / "commands").read_text()
-    assert all(f" {name} " in commands for name in ("add", "diff", "rev-list", "commit-tree", "bundle"))
+    commands = (attempt.workspace / "commands").read_text()
+    assert all(f" {name}" in commands for name in ("add", "write-tree", "update-ref", "upload-pack"))
     assert not (outside / "commands").exists()
 
 
@@ -406,10 +409,17 @@ def test_too_large_patch_is_not_stored(tmp_path: Path) -> None:
     assert "[the changes in the workspace cannot be computed: the output of git diff exceeds 5 MiB]" in attempt.logs
 
 
-def test_destroyed_repository_affects_only_the_patch(tmp_path: Path, repository: Path) -> None:
-    attempt = an_attempt_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
-    attempt.run()
-    assert any(line.startswith("[the changes in the workspace cannot be computed:") for line in attempt.logs)
+@pytest.mark.parametrize(
+    "script",
+    ["rm -rf .git", f"rm -rf .git; git init -q; git add .; {COMMIT} -m new", "rm -rf .git/objects", "rm .git/HEAD"],
+    ids=["removed", "replaced", "without objects", "without a branch"],
+)
+def test_destroyed_repository_hides_no_change(tmp_path: Path, repository: Path, script: str) -> None:
+    attempt = an_attempt_of(tmp_path, f"{script}; echo three >> readme.txt; rm obsolete.txt", repository)
+    assert outputs_of(attempt).files_changed == 2
+    git(repository, "apply", "--binary", stdin=patch_of(attempt))
+    assert (repository / "readme.txt").read_text() == "one\ntwo\nthree\n"
+    git(repository, "bundle", "verify", "--quiet", str(attempt.path / "commits.bundle"))
 
 
 PIPES = {
@@ -550,7 +560,8 @@ def test_setup_commands_let_git_open_no_file_outside_of_the_workspace(tmp_path: 
         repo_roots=(str(repository.parent),),
     )
     attempt.run()
-    assert any("has objects elsewhere, by pack-1.idx" in line for line in attempt.logs)
+    assert attempt.result == "done"
+    assert attempt.outcome.outputs.files_changed == 0
 
 
 ENCODING = """printf 'it?s* working-tree-encoding=%s\\n' > .gitattributes; echo text > "it's a file" """
@@ -722,9 +733,8 @@ def test_patch_shows_no_file_of_a_repository_outside(tmp_path: Path, source: Pat
     attempt = an_attempt_of(tmp_path, f"python3 {reveal} {others}/.git/objects {name}", source, sandbox=sandbox)
     attempt.run()
 
-    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
-    assert not (attempt.path / "changes.patch").exists()
-    assert any("the workspace's repository has objects elsewhere" in line for line in attempt.logs)
+    assert b"+evil = True" in patch_of(attempt)
+    assert b"the password of others" not in patch_of(attempt)
 
 
 def test_patch_shows_no_file_of_a_pack_outside(tmp_path: Path, source: Path) -> None:
@@ -745,23 +755,9 @@ def test_patch_shows_no_file_of_a_pack_outside(tmp_path: Path, source: Path) -> 
     attempt = an_attempt_of(tmp_path, f"python3 {reveal} {pack} {line.split()[-1]}", source, sandbox=sandbox)
     attempt.run()
 
-    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
     assert (attempt.workspace / ".git" / "objects" / "pack" / "multi-pack-index").exists()
-    patch = attempt.path / "changes.patch"
-    assert not patch.exists() or "the password of others" not in patch.read_text()
-
-
-def test_closed_repository_is_not_read_after_it_was_opened(tmp_path: Path, source: Path) -> None:
-    """The engine opens folders in which git may not read a file."""
-    others = tmp_path / "others"
-    git(tmp_path, "clone", "-q", str(source), str(others))
-    script = f"""echo {others}/.git/objects > .git/objects/info/alternates; chmod 000 .git
-        echo three >> readme.txt; chmod 000 readme.txt"""
-    attempt = an_attempt_of(tmp_path, script, source)
-    attempt.run(without_capabilities=True)
-
-    assert not (attempt.path / "changes.patch").exists()
-    assert any("the workspace's repository has objects elsewhere" in line for line in attempt.logs)
+    assert b"+evil = True" in patch_of(attempt)
+    assert b"the password of others" not in patch_of(attempt)
 
 
 def test_commits_of_a_repository_outside_are_not_listed(tmp_path: Path, source: Path) -> None:
@@ -778,14 +774,11 @@ def test_commits_of_a_repository_outside_are_not_listed(tmp_path: Path, source: 
 
 
 def test_agent_cannot_hide_a_change_by_a_forged_object(tmp_path: Path, source: Path) -> None:
-    """Git believes the forged folder, in which the file seems to have been changed before the agent started."""
+    """By the forged folder, the file seems to have been changed before the agent started."""
     (tmp_path / "forge.py").write_text(FORGE)
     attempt = an_attempt_of(tmp_path, f"python3 {tmp_path}/forge.py", source)
     attempt.run()
-
-    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
-    assert not (attempt.path / "changes.patch").exists()
-    assert "the agent has changed objects of its repository" in attempt.logs[-1]
+    assert b"+evil = True" in patch_of(attempt)
 
 
 FORGED_FILE = f"""{UNPACK}
@@ -796,18 +789,26 @@ else:
 """
 
 
+@pytest.mark.parametrize("commits", [False, True])
 @pytest.mark.parametrize("side", ["old", "new"])
-def test_agent_cannot_hide_a_change_by_a_forged_file(tmp_path: Path, source: Path, side: str) -> None:
-    """Git believes that both versions of the file have the same content."""
+def test_agent_cannot_hide_a_change_by_a_forged_file(tmp_path: Path, source: Path, side: str, commits: bool) -> None:
+    """By the forged file, both versions of it have the same content."""
     (tmp_path / "forge.py").write_text(FORGED_FILE)
-    attempt = an_attempt_of(tmp_path, f"python3 {tmp_path}/forge.py {side}", source)
+    commit = f"echo 'evil = True' > src/main.py; {COMMIT} -am evil; " if commits else ""
+    forge = f"python3 {tmp_path}/forge.py" if not commits or side == "new" else "true"
+    attempt = an_attempt_of(tmp_path, f"{commit}{forge} {side}", source)
     attempt.run()
 
-    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
-    assert not (attempt.path / "changes.patch").exists()
-    logged = [line for line in attempt.logs if "the agent has changed objects of its repository" in line]
-    assert len(logged) == (1 if side == "old" else 2)  # the bundle lacks nothing that is forged, or there is none
-    assert (attempt.path / "commits.bundle").exists() == (side == "old")
+    assert b"+evil = True" in patch_of(attempt)
+    bundle = attempt.path / "commits.bundle"
+    git(source, "fetch", "-q", str(bundle), f"{BUNDLE_REF}:fetched")
+    assert git(source, "show", "fetched:src/main.py") == "evil = True"
+    refused = [
+        line
+        for line in attempt.logs
+        if line.startswith("[the agent's commits cannot be fetched, so their changes are one commit")
+    ]
+    assert len(refused) == (1 if commits and side == "new" else 0)
 
 
 def test_file_that_git_cannot_add_is_in_the_patch_as_it_is_committed(tmp_path: Path, source: Path) -> None:
