@@ -1,6 +1,7 @@
 """Questions that users answer on the page of a job, in a real browser at a real engine."""
 
 import asyncio
+import itertools
 import json
 import re
 import sqlite3
@@ -126,6 +127,75 @@ async def test_any_line_of_a_long_log_is_one_step_away(page: Page, engine: Local
     await expect(page.locator("mark")).to_have_text("number 2222")
     await page.get_by_label("Search the log").fill("not in the log")
     await expect(page.get_by_text("No hits")).to_be_visible()
+
+
+async def test_wrapped_log_shows_whole_lines_at_any_place(page: Page, engine: LocalEngine, admin: User) -> None:
+    words = "word " * 120
+    job = await admin.run({"log": f"{{n}} {words}end {{n}}", "times": 3000}, {"log": "the last line"}, {"result": 1})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log?line=1502")
+    log = page.get_by_role("region", name="Log of attempt 1")
+    line = log.get_by_text("end 1500")
+    await expect(line).to_be_attached()
+    await expect(line).not_to_be_in_viewport(ratio=1)
+
+    await page.get_by_label("Wrap").check()
+    await expect(line).to_be_in_viewport(ratio=1)
+    await page.reload()
+    await expect(page.get_by_label("Wrap")).to_be_checked()
+    await expect(line).to_be_in_viewport(ratio=1)
+    assert await page.locator("[data-kind]").count() < 200
+
+    await log.press("End")
+    await expect(log.get_by_text("the last line")).to_be_in_viewport(ratio=1)
+    await page.get_by_label("Search the log").fill("end 777")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("mark")).to_be_in_viewport(ratio=1)
+    for distance in (-700, -5000, 9000):  # the lines there are measured on the way
+        before = await first_visible_line(log)
+        await log.evaluate("(log, distance) => log.scrollBy(0, distance)", distance)
+        await page.wait_for_timeout(100)
+        assert (await first_visible_line(log) - before) * distance > 0
+        rows = await log.locator("[data-kind]").evaluate_all(
+            "rows => rows.map(row => row.getBoundingClientRect()).map(({top, bottom}) => [top, bottom])"
+        )
+        assert all(bottom == pytest.approx(top) for (_, bottom), (top, _) in itertools.pairwise(rows))
+
+    await page.get_by_label("Wrap").uncheck()
+    await expect(log.get_by_text("end 777")).to_be_attached()
+    heights = await log.locator("[data-kind]").evaluate_all("rows => rows.map(row => row.clientHeight)")
+    assert set(heights) == {20}
+
+
+async def first_visible_line(log: Locator) -> int:
+    """Return the number of the first line of a log that is in the visible part."""
+    return int(
+        await log.evaluate(
+            """log => [...log.querySelectorAll('[data-kind]')]
+              .find(row => row.getBoundingClientRect().bottom > log.getBoundingClientRect().top)
+              .querySelector('button').textContent.replace(',', '')"""
+        )
+    )
+
+
+async def test_wrapped_log_follows_its_end_until_the_reader_scrolls_back(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    text = f"{'word ' * 120}end {{n}} of it"
+    job = await admin.submit({"log": text, "times": 60}, {"log": f"later {text}", "times": 100_000, "everyMs": 100})
+    await page.add_init_script("localStorage.setItem('labrats.log.wrap', 'on')")
+    await sign_in(page, engine, f"/jobs/{job}/log")
+    log = page.get_by_role("region", name="Log of attempt 1")
+    await expect(log.get_by_text("end 30 of it")).to_be_in_viewport(ratio=1)
+    await expect(page.get_by_role("button", name="Following")).to_be_visible()
+    await page.set_viewport_size({"width": 390, "height": 844})
+    seen = await log.locator("[data-kind]").last.text_content()
+    await expect(log.locator("[data-kind]").last).not_to_have_text(seen or "")
+    await expect(log.locator("[data-kind]").last).to_be_in_viewport(ratio=0.9)
+    await log.evaluate("log => { log.scrollTop -= 400; }")
+    await expect(page.get_by_role("button", name="Paused")).to_be_visible()
+    line = await first_visible_line(log)
+    await page.wait_for_timeout(500)
+    assert await first_visible_line(log) == line
 
 
 async def test_search_counts_the_hits_of_the_attempt_that_is_shown(

@@ -6,6 +6,8 @@
  * exactly, and a jump of the scroll bar is proportional.
  */
 
+import type { RowHeights } from './row-heights';
+
 export const MAX_HEIGHT = 8_000_000;
 
 export interface RowScroll {
@@ -14,18 +16,16 @@ export interface RowScroll {
   /** Height of the scrolled element. */
   height: number;
   viewport: number;
-  rowHeight: number;
   /** Position of the scroll bar. */
   top: number;
   /** Distance between a row's true position and its position in the element. */
   shift: number;
 }
 
-export function rowScroll(count: number, rowHeight: number, viewport: number, last?: RowScroll): RowScroll {
-  const total = count * rowHeight;
+export function rowScroll(total: number, viewport: number, last?: RowScroll): RowScroll {
   const height = Math.min(total, MAX_HEIGHT);
   const before = last ?? { top: 0, shift: 0 };
-  const state = { total, height, viewport, rowHeight, top: before.top, shift: before.shift };
+  const state = { total, height, viewport, top: before.top, shift: before.shift };
   return height === total ? { ...state, shift: 0 } : at(state, before.top + before.shift);
 }
 
@@ -47,8 +47,8 @@ export function at(state: RowScroll, position: number): RowScroll {
 }
 
 /** The first row to draw, and the one after the last. */
-export function visibleRows(state: RowScroll, count: number, extra: number): [number, number] {
+export function visibleRows(state: RowScroll, heights: RowHeights, count: number, extra: number): [number, number] {
   const position = state.top + state.shift;
-  const first = Math.max(0, Math.floor(position / state.rowHeight) - extra);
-  return [Math.min(first, count), Math.min(count, Math.ceil((position + state.viewport) / state.rowHeight) + extra)];
+  const first = Math.max(0, heights.rowAt(position) - extra);
+  return [Math.min(first, count), Math.min(count, heights.rowsUntil(position + state.viewport) + extra)];
 }

@@ -5,6 +5,7 @@ import type { JobEvent } from '../../api/events';
 import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
 import { cost, count, counted, offset, timeOfDay } from '../../lib/format';
+import { readStored, writeStored } from '../../lib/storage';
 import { Button, IconButton } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Download } from '../../ui/download';
@@ -32,6 +33,7 @@ const DETAIL_LENGTH = 300;
 /** Characters of a line for which the list surely has room. */
 const ROOM = { wide: 100, narrow: 36 };
 const ANNOUNCE_MS = 5_000;
+const WRAP_SETTING = 'labrats.log.wrap';
 
 export function LogTab() {
   const job = useJob();
@@ -58,7 +60,8 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }),
   );
   const total = store.count ?? 0;
-  const { ref: scroller, ...rows } = useVirtualRows(total, ROW_HEIGHT, 20);
+  const [isWrapped, setWrapped] = useState(() => readStored('localStorage', WRAP_SETTING) === 'on');
+  const { ref: scroller, drawn, ...rows } = useVirtualRows(total, ROW_HEIGHT, { extra: 20, isMeasured: isWrapped });
   const [isFollowing, setFollowing] = useState(search.line === undefined);
   const [seen, setSeen] = useState(0);
   const { data: attempts } = useQuery({ ...attemptsQuery(job.id), enabled: job.attempts > 1 });
@@ -132,6 +135,10 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     { keys: 'End', label: 'Last line', run: () => scrollTo(total - 1, 'end') },
   ]);
 
+  const wrap = (on: boolean) => {
+    setWrapped(on);
+    writeStored('localStorage', WRAP_SETTING, on ? 'on' : undefined);
+  };
   const below = isFollowing ? 0 : Math.max(0, total - seen);
   const needle = (search.q ?? '').toLowerCase();
   return (
@@ -173,6 +180,9 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         )}
         <span className={styles.space} />
         <LineField total={total} onGo={goTo} />
+        <label className={styles.wrap}>
+          <input type="checkbox" checked={isWrapped} onChange={(event) => wrap(event.target.checked)} /> Wrap
+        </label>
         <Button
           kind="quiet"
           className={styles.timeToggle}
@@ -215,8 +225,11 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
               : 'The attempt printed nothing, or its output was deleted.'}
           </Empty>
         )}
-        <div className={styles.rows} style={{ height: rows.height, '--digits': count(total).length } as CSSProperties}>
-          <div className={styles.window} style={{ transform: `translateY(${rows.offset}px)` }}>
+        <div
+          className={`${styles.rows} ${isWrapped ? styles.wrapped : ''}`}
+          style={{ height: rows.height, '--digits': count(total).length } as CSSProperties}
+        >
+          <div ref={drawn} className={styles.window} style={{ transform: `translateY(${rows.offset}px)` }}>
             {Array.from({ length: rows.end - rows.first }, (_, position) => {
               const line = rows.first + position + 1;
               return (
@@ -241,6 +254,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
           line={search.line}
           event={store.row(search.line - 1)}
           isDetail={isDetail(search.line)}
+          isWrapped={isWrapped}
           onClose={() => change({ line: undefined })}
         />
       )}
@@ -283,16 +297,18 @@ function ChosenLine({
   line,
   event,
   isDetail,
+  isWrapped,
   onClose,
 }: {
   line: number;
   event: JobEvent | null | undefined;
   isDetail: boolean;
+  isWrapped: boolean;
   onClose: () => void;
 }) {
   const room = useMedia(NARROW) ? ROOM.narrow : ROOM.wide;
   const text = event ? plainText(event, isDetail) : '';
-  if (!event || (text.length <= room && !text.includes('\n'))) return null;
+  if (!event || (isWrapped && !isDetail) || (text.length <= room && !text.includes('\n'))) return null;
   return (
     <section className={styles.whole} aria-label={`Line ${line} in full`}>
       <pre tabIndex={0}>

@@ -49,13 +49,11 @@ export function JobTable({ search, filter, openedAt, left, total, isQueue, onPre
   const rowHeight = ROW_HEIGHT[isNarrow ? (isShort ? 'narrowAndShort' : 'narrow') : 'wide'];
   const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], end: () => 0, hasSelection: () => false });
   const jobs = useJobs(filter, order, reader, left);
-  const { ref: scroller, ...rows } = useVirtualRows(
-    jobs.jobs.length,
-    rowHeight,
-    5,
-    isNarrow ? 0 : HEADER_HEIGHT,
-    left?.position,
-  );
+  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, {
+    extra: 5,
+    headerHeight: isNarrow ? 0 : HEADER_HEIGHT,
+    start: left?.position ?? 0,
+  });
   const [focused, setFocused] = useState(search.job ?? left?.focused);
   const places = usePlaces(jobs, isQueue ? 0 : rows.first, isQueue ? jobs.jobs.length : rows.end);
   const list = useMemo(
