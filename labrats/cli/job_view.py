@@ -123,6 +123,10 @@ def waiting_sentence(waiting: dict[str, Any]) -> str:
             return f"until {describe_time(waiting['debouncedUntil'])}, for newer jobs with its concurrency key"
         case "requeued":
             return "it was requeued"
+        case "slots_busy":
+            pass
+        case reason:
+            return f"until {describe_time(waiting['startsAfter'])}" if waiting.get("startsAfter") else reason
     holders = f" by {' '.join(waiting['holders'])}" if waiting["holders"] else ""
     busy = f"number {waiting['position']} in its queue; {waiting['active']} of {waiting['slots']} slots busy{holders}"
     estimate = waiting["estimateSeconds"]

@@ -71,9 +71,7 @@ class SettingOptions:
         others = _nested(parse_pairs("--config", self.config))
         _check_texts(others.get("env"))
         options = _without_none(named)
-        if twice := others.keys() & options.keys():
-            message = f"{min(twice)} is set both by an option of its own and by --config: pass one of them"
-            raise CommandError(message, ExitCode.USAGE)
+        _require_once(others, options, "--config")
         return others | options
 
 
@@ -130,6 +128,8 @@ class SubmitOptions(SettingOptions, SetupOptions):
     """A file with the JSON Schema of the result. The job fails unless its result matches it."""
     callback_url: str | None = None
     """The URL to which the engine reports the start and the end of the job."""
+    field: RepeatedOption = ()
+    """Any other field of the API's submission, FIELD=VALUE. Repeatable."""
     idempotency_key: str | None = None
     """A key that makes a retry safe: a second submission with the same key returns the first job."""
 
@@ -170,7 +170,9 @@ class SubmitOptions(SettingOptions, SetupOptions):
             "report": self._report(),
             "metadata": parse_pairs("--metadata", self.metadata) or None,
         }
-        return _without_none(body)
+        others, options = _nested(parse_pairs("--field", self.field)), _without_none(body)
+        _require_once(others, options, "--field")
+        return others | options
 
     def _concurrency(self) -> dict[str, Any] | None:
         if self.concurrency_key is None:
@@ -248,6 +250,13 @@ def read_schema(path: Path | None) -> Any:
         raise CommandError(f"--result-schema {path}: not JSON: {error}", ExitCode.USAGE) from error
     except RecursionError as error:
         raise CommandError(f"--result-schema {path}: nested too deeply", ExitCode.USAGE) from error
+
+
+def _require_once(others: Mapping[str, Any], options: Mapping[str, Any], option: str) -> None:
+    """Raise CommandError for a field that is set both by `option` and by an option of its own."""
+    if twice := others.keys() & options.keys():
+        message = f"{min(twice)} is set both by an option of its own and by {option}: pass one of them"
+        raise CommandError(message, ExitCode.USAGE)
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolic
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater, Taken
 from labrats.model.git_repo import is_plain_branch
-from labrats.model.job import Chain, Job
+from labrats.model.job import Chain, Job, SubmittedFields
 from labrats.model.outside_text import text_within
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
@@ -250,7 +250,7 @@ class Chains:
             parent_result=await self._result_of(job),
             parent_data=job.status.result_data if job.phase is Phase.SUCCEEDED else None,
             parent_pull_request=_pull_request_of(job, event),
-            priority=job.spec.priority,
+            submitted=SubmittedFields(priority=job.spec.priority),
             repo=await self._stored_jobs.repo_of(job),
             token_from=setup.token_from if setup else None,
             git_ref=ref,

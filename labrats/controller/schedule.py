@@ -146,6 +146,7 @@ class JobSchedule:
         can_start = (
             self._all_jobs_known
             and job.spec.concurrency is None
+            and job.not_before is None
             and self._has_free_slot(group, now)
             and self._queue.is_empty(group)
             and all(group_of(other) != group or other.id in self._slots for other in self._new.values())

@@ -193,7 +193,7 @@ def row_of(job: Job) -> Sequence[Any]:
     return (
         job.id, created, API_STATUS[job.phase], resolved.provider, resolved.model, spec.type, spec.source,
         spec.agent_role, repo_of(job), spec.owner, status.failed_code, spec.chain.id if spec.chain else None,
-        search_text(job), float(spec.priority), _seconds(status.not_before), finished, _seconds(job.paused_until),
+        search_text(job), float(spec.priority), _seconds(job.not_before), finished, _seconds(job.paused_until),
         started if is_first else None,
         started - created if is_first and started else None,
         # A job that was requeued and then cancelled has the start time of an attempt that had ended before.

@@ -14,7 +14,7 @@ from labrats.model.core_resources import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap
 from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, KeyReference, git_secret_name
+from labrats.model.job import Job, KeyReference, SubmittedFields, git_secret_name
 from labrats.model.record import Metadata, encode
 from labrats.model.variables import SecretKey
 from labrats.model.webhook_source import WebhookSource
@@ -46,7 +46,7 @@ def applied_request(job: Job) -> JobRequest:
         uploads=spec.workspace_uploads,
         may_see=lambda _: True,
         pipeline=spec.pipeline,
-        callback_url=spec.callback_url,
+        submitted=SubmittedFields(callback_url=spec.callback_url),
         result_schema=spec.result_schema,
         metadata=spec.metadata,
     )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import asdict
+
 from labrats.intake.request import JobRequest, Texts
 from labrats.intake.stored_events import event_part
 from labrats.intake.validation import WorkspaceContents
@@ -61,12 +63,10 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         conversation_ref=KeyReference(name=f"{job_id}-conversation", key=CONVERSATION_KEY) if follow_up else None,
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
-        priority=request.priority,
         concurrency=prepared.concurrency,
         workspace_setup=_workspace_setup(prepared, job_id, repo) if repo else None,
         workspace_files=files,
         pipeline=request.pipeline,
-        callback_url=request.callback_url,
         report=prepared.report,
         result_schema=prepared.result_schema,
         event_ref=KeyReference(name=f"{job_id}-event", key=EVENT_KEY) if request.event and request.has_next else None,
@@ -78,6 +78,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         by_admin=request.is_of_admin,
         owner=request.owner,
         api_key_ref=request.api_key_ref,
+        **asdict(request.submitted),
     )
 
 

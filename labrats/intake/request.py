@@ -12,7 +12,7 @@ from labrats.model.config import JobConfig
 from labrats.model.conversation import Conversation
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload
+from labrats.model.job import Chain, Job, Pipeline, SubmittedFields, WorkspaceUpload
 from labrats.model.report import Report
 from labrats.model.webhook_source import WebhookSource
 from labrats.model.workspace_setup import Setup
@@ -97,6 +97,7 @@ class JobRequest:
     parent_result: result of the parent in the chain, added to the prompt as data.
     parent_data:  checked value of that result, for placeholders; None if the parent has no result schema.
     parent_pull_request: the pull request of the chain, which the job continues.
+    submitted:    the fields that the job stores as they are.
     concurrency:  its key may have placeholders, except in a rerun or follow-up.
     repo:         a child gets its parent's repository, which was validated for the parent.
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
@@ -129,7 +130,7 @@ class JobRequest:
     parent_data: Any = None
     parent_pull_request: OpenedPullRequest | None = None
     config: JobConfig = field(default_factory=JobConfig)
-    priority: int | float = DEFAULT_PRIORITY
+    submitted: SubmittedFields = SubmittedFields()
     concurrency: Concurrency | None = None
     repo: RepoAddress | GitRepo | None = None
     token_from: str | None = None
@@ -144,7 +145,6 @@ class JobRequest:
     continues_admin: bool = False
     untrusted: bool = False
     pipeline: Pipeline | None = None
-    callback_url: str | None = None
     report: Report | None = None
     result_schema: dict[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, JobConfig, ResolvedConfig, wire_name
 from labrats.model.errors import IllegalMove, Invalid, NotFound, Problem
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, check_git_token
+from labrats.model.job import Job, SubmittedFields, check_git_token
 from labrats.model.workspace_setup import Setup
 
 _CHOSEN: Final = frozenset({REQUEST_LAYER, RERUN_LAYER, "trigger", "webhook-source-override", "webhook-source"})
@@ -72,7 +72,9 @@ async def rerun_request(
         first=FirstJob(job, texts, chosen_settings(job.resolved)),
         agent_role=spec.agent_role,
         config=changes.config,
-        priority=spec.priority if changes.priority is None else changes.priority,
+        submitted=SubmittedFields(
+            priority=spec.priority if changes.priority is None else changes.priority, callback_url=changes.callback_url
+        ),
         concurrency=_in_turn(spec.concurrency) if spec.concurrency and is_own else None,
         repo=repo,
         token_from=setup.token_from if setup else None,
@@ -84,7 +86,6 @@ async def rerun_request(
         untrusted=spec.untrusted,
         pipeline=spec.pipeline,
         report=spec.report if changes.report else None,
-        callback_url=changes.callback_url,
         result_schema=changes.result_schema or (None if follow_up else job.result_schema),  # a follow-up is a talk
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )

@@ -58,10 +58,10 @@ async def validate(
     with problems.collected():
         repo = await _checked_repo(request.repo, settings)
     with problems.collected():
-        if request.callback_url is not None:
+        if request.submitted.callback_url is not None:
             # The workers that drive all jobs do not wait for the names of applied ones. Each callback is checked again.
             owner = None if request.is_applied else request.owner
-            await check_callback_url(request.callback_url, owner, settings)
+            await check_callback_url(request.submitted.callback_url, owner, settings)
     with problems.collected():
         files[:0] = await _uploaded_files(request, uploads)
         if request.pipeline:

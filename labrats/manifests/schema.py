@@ -52,6 +52,8 @@ def _structure(info: inspect.Type) -> Schema:
             if required := [field.encode_name for field in fields if field.required]:
                 schema["required"] = required
             return schema
+        case inspect.Metadata(type=described, extra_json_schema=extra):
+            return _structure(described) | _described((extra or {}).get("description"))
         case inspect.UnionType(types=types):
             return _structure_of_union([each for each in types if not isinstance(each, inspect.NoneType)])
         case inspect.VarTupleType(item_type=item):

@@ -161,7 +161,18 @@ class Chain(Record):
     next: ChainLink | None = None
 
 
-class JobSpec(Record):
+class SubmittedFields(Record):
+    """The fields of a submission that its job stores as they are.
+
+    A field here is in the body of a submission, in `labrats submit --field`, in the custom resource and in the
+    dashboard's types.
+    """
+
+    priority: int | float = DEFAULT_PRIORITY
+    callback_url: str | None = None
+
+
+class JobSpec(SubmittedFields, kw_only=True):
     """The request. Never changes after creation.
 
     instructions_ref: instructions of the agent, in addition to the prompt.
@@ -187,13 +198,11 @@ class JobSpec(Record):
     instructions_ref: KeyReference | None = None
     event_ref: KeyReference | None = None
     conversation_ref: KeyReference | None = None
-    priority: int | float = DEFAULT_PRIORITY
     concurrency: Concurrency | None = None
     workspace_setup: WorkspaceSetup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
     workspace_uploads: tuple[WorkspaceUpload, ...] = ()
     pipeline: Pipeline | None = None
-    callback_url: str | None = None
     report: Report | None = None
     result_schema: dict[str, Any] | None = None
     chain: Chain | None = None
@@ -515,9 +524,14 @@ class Job(Resource):
         return self.created_at + timedelta(seconds=concurrency.debounce_seconds)
 
     @property
+    def not_before(self) -> datetime | None:
+        """Time until which the job was put back; None if it was not."""
+        return self.status.not_before
+
+    @property
     def starts_after(self) -> datetime | None:
         """Time before which a Pending job must not start; None if it may start at once."""
-        return max(filter(None, (self.status.not_before, self.debounced_until)), default=None)
+        return max(filter(None, (self.not_before, self.debounced_until)), default=None)
 
     @property
     def is_resolved(self) -> bool:

@@ -36,7 +36,7 @@ async def test_job_behind_others_shows_its_place_and_the_holders(user: User, adm
     assert {place["reason"] for place in places.values()} == {"slots_busy"}
     assert places[last] | {"estimateSeconds": None} == {
         "reason": "slots_busy", "position": 3, "slots": 1, "active": 1, "holders": [holder], "pausedUntil": None,
-        "estimateSeconds": None, "waitsFor": None, "debouncedUntil": None,
+        "estimateSeconds": None, "waitsFor": None, "debouncedUntil": None, "startsAfter": None,
     }  # fmt: skip
     assert (await user.job(holder))["waiting"] is None
 

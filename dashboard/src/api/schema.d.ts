@@ -3888,7 +3888,7 @@ export interface components {
             cancelRequestedAt: string | null;
             /**
              * Notbefore
-             * @description A requeued job does not start before this time. `failedReason` says why it was requeued.
+             * @description A waiting job does not start before this time. `failedReason` says why a job was requeued.
              */
             notBefore: string | null;
             /**
@@ -4206,7 +4206,7 @@ export interface components {
             cancelRequestedAt: string | null;
             /**
              * Notbefore
-             * @description A requeued job does not start before this time. `failedReason` says why it was requeued.
+             * @description A waiting job does not start before this time. `failedReason` says why a job was requeued.
              */
             notBefore: string | null;
             /**
@@ -6730,17 +6730,21 @@ export interface components {
             email: string | null;
         };
         /**
+         * WaitReason
+         * @description The reason why a job waits. `WAIT_REASONS` explains each.
+         * @enum {string}
+         */
+        WaitReason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin";
+        /**
          * WaitingJob
          * @description A waiting job and its place.
          */
         WaitingJob: {
             /**
-             * Reason
              * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine.
              * @example slots_busy
-             * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin";
+            reason: components["schemas"]["WaitReason"];
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -6772,6 +6776,11 @@ export interface components {
              * @description Null unless `reason` is `debounce`.
              */
             debouncedUntil: string | null;
+            /**
+             * Startsafter
+             * @description The job does not start before this time, whatever else it waits for; null without one.
+             */
+            startsAfter: string | null;
             /**
              * Estimateseconds
              * @description Seconds until it starts, if jobs run as long as the latest ones. Null if that is unknown: fewer than five have ended, or a job that holds a slot has run longer than all of them.
@@ -6798,12 +6807,10 @@ export interface components {
          */
         WaitingView: {
             /**
-             * Reason
              * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine.
              * @example slots_busy
-             * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin";
+            reason: components["schemas"]["WaitReason"];
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -6835,6 +6842,11 @@ export interface components {
              * @description Null unless `reason` is `debounce`.
              */
             debouncedUntil: string | null;
+            /**
+             * Startsafter
+             * @description The job does not start before this time, whatever else it waits for; null without one.
+             */
+            startsAfter: string | null;
             /**
              * Estimateseconds
              * @description Seconds until it starts, if jobs run as long as the latest ones. Null if that is unknown: fewer than five have ended, or a job that holds a slot has run longer than all of them.
@@ -8478,6 +8490,7 @@ export interface operations {
                      *         "pausedUntil": null,
                      *         "waitsFor": "ir-0a1b2c3d",
                      *         "debouncedUntil": null,
+                     *         "startsAfter": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -9184,6 +9197,7 @@ export interface operations {
                      *         "pausedUntil": null,
                      *         "waitsFor": "ir-0a1b2c3d",
                      *         "debouncedUntil": null,
+                     *         "startsAfter": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -9495,6 +9509,7 @@ export interface operations {
                      *         "pausedUntil": null,
                      *         "waitsFor": "ir-0a1b2c3d",
                      *         "debouncedUntil": null,
+                     *         "startsAfter": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -10178,6 +10193,7 @@ export interface operations {
                      *         "pausedUntil": null,
                      *         "waitsFor": "ir-0a1b2c3d",
                      *         "debouncedUntil": null,
+                     *         "startsAfter": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -16260,6 +16276,7 @@ export interface operations {
                      *           "pausedUntil": null,
                      *           "waitsFor": "ir-0a1b2c3d",
                      *           "debouncedUntil": null,
+                     *           "startsAfter": null,
                      *           "estimateSeconds": 360,
                      *           "id": "ir-3ab1c2d4"
                      *         }

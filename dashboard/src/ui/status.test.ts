@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import { statusNote } from './status';
 
-const JOB = { status: 'active', cancelRequestedAt: null, notBefore: null, failedCode: null } as const;
+const JOB = { status: 'active', cancelRequestedAt: null, notBefore: null, attempts: 1, failedCode: null } as const;
 
 test('the note of a job says why it failed, or what it waits for', () => {
   expect(statusNote(JOB)).toBe('Running');

@@ -10,9 +10,11 @@ export const STATUS_WORDS: Record<Status, string> = {
 };
 
 /** The status of a job in a word, with the reason where a job failed or waits for another attempt. */
-export function statusNote(job: Pick<JobItem, 'status' | 'cancelRequestedAt' | 'notBefore' | 'failedCode'>): string {
+export function statusNote(
+  job: Pick<JobItem, 'status' | 'cancelRequestedAt' | 'notBefore' | 'attempts' | 'failedCode'>,
+): string {
   if (job.status === 'active' && job.cancelRequestedAt) return 'Cancelling';
-  if (job.status === 'waiting' && job.notBefore) return 'Requeued';
+  if (job.status === 'waiting' && job.notBefore && job.attempts > 0) return 'Requeued';
   if (job.status === 'failed' && job.failedCode) return sentence(job.failedCode.replaceAll('_', ' '));
   return STATUS_WORDS[job.status];
 }

@@ -29,6 +29,7 @@ test.each<[Partial<QueuePlace>, string | null, string]>([
     pausedUntil: null,
     waitsFor: null,
     debouncedUntil: null,
+    startsAfter: null,
     estimateSeconds: null,
     ...fields,
   };

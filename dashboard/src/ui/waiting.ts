@@ -44,5 +44,7 @@ export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: Qu
       return 'An administrator has paused the engine';
     case 'no_controller':
       return 'No controller is running';
+    default:
+      return place.startsAfter === null ? 'Waits' : `Starts at ${clock(place.startsAfter)} at the earliest`;
   }
 }

@@ -14,7 +14,7 @@ from labrats.api.openapi import answers
 from labrats.api.routes.system import controller_view
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.schemas.job import QueuePlace, WaitReason
+from labrats.api.schemas.job import QueuePlace
 from labrats.api.services import Services
 from labrats.index.queues import Position, Queue
 from labrats.intake.stored_jobs import existing_jobs
@@ -23,6 +23,7 @@ from labrats.model.caller import Caller
 from labrats.model.job import Job, without_large_fields
 from labrats.model.phases import Phase
 from labrats.model.queue_order import Group, group_of
+from labrats.model.waiting import WaitReason, reason_of
 
 router = api_router("AI models")
 
@@ -141,13 +142,13 @@ async def _place_views(services: Services, places: Sequence[tuple[Job, Position]
     is_any_due = any(view["reason"] in _DUE for view in views)
     if not is_any_due or (await controller_view(services))["alive"] is not False:
         return views
-    return [view | {"reason": "no_controller"} if view["reason"] in _DUE else view for view in views]
+    return [view | {"reason": WaitReason.NO_CONTROLLER} if view["reason"] in _DUE else view for view in views]
 
 
-_DUE: Final[Collection[WaitReason]] = ("unresolved", "starting")
+_DUE: Final[Collection[WaitReason]] = (WaitReason.UNRESOLVED, WaitReason.STARTING)
 """The reasons of jobs that wait for nothing but the controller."""
 
-_WAITS_FOR_SLOT: Final[Collection[WaitReason]] = ("slots_busy", "starting")
+_WAITS_FOR_SLOT: Final[Collection[WaitReason]] = (WaitReason.SLOTS_BUSY, WaitReason.STARTING)
 """The reasons of jobs that could start if others ended, and if nobody had paused the engine."""
 
 
@@ -157,10 +158,13 @@ def _place_view(services: Services, job: Job, position: Position, slots: Slots, 
     provider, model = group_of(job)
     paused_until = services.job_index.paused_until(provider, model, now)
     starts_after = max(filter(None, (paused_until, job.starts_after)), default=now)
-    reason = _reason(job, slots, position, blocker, paused_until, now)
+    reason = reason_of(
+        job, slots, active=position.active, position=position.position, blocker=blocker, paused_until=paused_until,
+        now=now,
+    )  # fmt: skip
     is_paused = services.catalog.pause is not None
     if is_paused and reason in _WAITS_FOR_SLOT:
-        reason = "paused_by_admin"
+        reason = WaitReason.PAUSED_BY_ADMIN
     delay = max(starts_after - now, timedelta())
     return {
         "reason": reason,
@@ -169,27 +173,10 @@ def _place_view(services: Services, job: Job, position: Position, slots: Slots, 
         "active": position.active,
         "pausedUntil": paused_until,
         "waitsFor": blocker,
-        "debouncedUntil": job.debounced_until if reason == "debounce" else None,
+        "debouncedUntil": job.debounced_until if reason is WaitReason.DEBOUNCE else None,
+        "startsAfter": job.starts_after if job.starts_after and job.starts_after > now else None,
         "estimateSeconds": None if blocker or is_paused else _estimate(position, slots, delay),
     }
-
-
-def _reason(
-    job: Job, slots: Slots, place: Position, blocker: str | None, paused_until: datetime | None, now: datetime
-) -> WaitReason:
-    if not job.is_resolved:
-        return "unresolved"
-    if blocker:
-        return "concurrency"
-    if job.debounced_until and job.debounced_until > now:
-        return "debounce"
-    if slots.count == 0:
-        return "no_slots"
-    if paused_until:
-        return "paused"
-    if job.status.not_before and job.status.not_before > now:
-        return "requeued"
-    return "slots_busy" if place.active + place.position > slots.count else "starting"
 
 
 def _estimate(position: Position, slots: Slots, delay: timedelta) -> int | None:

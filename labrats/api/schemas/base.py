@@ -63,7 +63,7 @@ def _refuse_number(value: Any) -> Any:
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_refuse_number)]
 """A time in a request."""
 
 

@@ -19,12 +19,9 @@ from labrats.model.agent import ChainCondition
 from labrats.model.git_repo import without_tokens
 from labrats.model.job import AgentSession, CallbackPhase, Chain, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
+from labrats.model.waiting import WAIT_REASONS, WaitReason
 from labrats.ports import OutputTail, Place
 
-WaitReason = Literal[
-    "slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting", "no_controller", "concurrency",
-    "debounce", "paused_by_admin",
-]  # fmt: skip
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
@@ -71,7 +68,7 @@ class JobItem(ResponseBody):
     child_job_id: str | None = Field(description="The next job in the chain.")
     cancel_requested_at: datetime | None
     not_before: datetime | None = Field(
-        description="A requeued job does not start before this time. `failedReason` says why it was requeued."
+        description="A waiting job does not start before this time. `failedReason` says why a job was requeued."
     )
     activity: str | None = Field(
         description="What the agent of a running job does now, in at most 120 characters; null if it is unknown. "
@@ -177,12 +174,7 @@ class QueuePlace(ResponseBody):
     """Why a job waits, and its place in the queue."""
 
     reason: WaitReason = Field(
-        description="`slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. "
-        "`requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied "
-        "job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a "
-        "sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. "
-        "`debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an "
-        "administrator has paused the engine.",
+        description=" ".join(f"`{reason}`: {text}" for reason, text in WAIT_REASONS.items()),
         examples=["slots_busy"],
     )
     position: int = Field(description="Place in the queue of its model; 1 is next.", examples=[2])
@@ -194,6 +186,9 @@ class QueuePlace(ResponseBody):
         examples=["ir-0a1b2c3d"],
     )
     debounced_until: datetime | None = Field(description="Null unless `reason` is `debounce`.")
+    starts_after: datetime | None = Field(
+        description="The job does not start before this time, whatever else it waits for; null without one."
+    )
     estimate_seconds: int | None = Field(
         description="Seconds until it starts, if jobs run as long as the latest ones. Null if that is unknown: fewer"
         " than five have ended, or a job that holds a slot has run longer than all of them.",
@@ -335,7 +330,7 @@ def job_item(job: Job) -> dict[str, Any]:
         "owner": job.spec.owner,
         "childJobId": status.child_job_id,
         "cancelRequestedAt": status.cancel_requested_at,
-        "notBefore": status.not_before,
+        "notBefore": job.not_before,
         "result": status.result,
         "activity": None,  # the last field: JobItems replaces it
     }
@@ -386,7 +381,7 @@ def job_detail(
         "waiting": waiting,
         "retryRefused": retry_refused,
         "deadlineAt": status.deadline_at,
-        "notBefore": status.not_before if job.phase is Phase.PENDING else None,
+        "notBefore": job.not_before if job.phase is Phase.PENDING else None,
         "config": resolved.config,
         "configOrigins": resolved.origins,
         "usage": usage_view(usage),

@@ -13,6 +13,7 @@ from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.network import NetworkBody, network_rule
 from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
+from labrats.api.schemas.record_fields import record_of, with_fields_of
 from labrats.api.schemas.report import SubmittedReportBody, report_of
 from labrats.api.schemas.result_schema import ResultSchemaBody
 from labrats.api.schemas.sampling import SamplingBody, sampling
@@ -27,7 +28,7 @@ from labrats.model.effort import Effort
 from labrats.model.errors import AccessDenied, Invalid, Problems
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import parse_git_repo
-from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
+from labrats.model.job import DEFAULT_PRIORITY, Pipeline, SubmittedFields, WorkspaceUpload
 from labrats.model.result_schema import problem_of_result_schema
 from labrats.net.client import InvalidUrl, parse_url
 
@@ -198,6 +199,7 @@ CALLBACK_URL: Final[Any] = Field(
 OwnSchema = Annotated[ResultSchemaBody, AfterValidator(_check_schema)]
 
 
+@with_fields_of(SubmittedFields)
 class Submission(RequestBody):
     """A job to run."""
 
@@ -352,7 +354,7 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         errors=[error.model_dump(by_alias=True, exclude_none=True) for error in submission.errors or ()],
         agent_role=submission.agent_role,
         config=job_config(submission.config),
-        priority=submission.priority,
+        submitted=record_of(SubmittedFields, submission),
         concurrency=concurrency_from(submission.concurrency),
         repo=RepoAddress(setup.git_repo) if setup.git_repo is not None else None,
         git_ref=setup.git_ref,
@@ -363,7 +365,6 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         may_see=caller.may_see,
         pipeline=Pipeline(type=submission.pipeline.type) if submission.pipeline else None,
         is_by_admin=caller.is_admin,
-        callback_url=submission.callback_url,
         report=report_of(submission.report),
         result_schema=submission.result_schema,
         metadata=submission.metadata,

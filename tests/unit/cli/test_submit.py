@@ -227,6 +227,12 @@ def test_missing_prompt_on_a_terminal_is_refused(
     assert engine.requests == []
 
 
+def test_any_field_of_a_submission_can_be_set(labrats: Labrats, engine: ScriptedEngine) -> None:
+    labrats("submit", "-p", "x", "--field", "priority=3", "--field", "concurrency.key=a/b#7")
+    assert engine.requests[0].json["priority"] == 3
+    assert engine.requests[0].json["concurrency"] == {"key": "a/b#7"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -239,6 +245,7 @@ def test_missing_prompt_on_a_terminal_is_refused(
             "network is set both by an option of its own and by --config",
         ),
         (["--env", "A=1", "--config", "env.B=b"], "env is set both by an option of its own and by --config"),
+        (["--priority", "3", "--field", "priority=4"], "priority is set both by an option of its own and by --field"),
         (["--file", "/nowhere/at/all"], "--file /nowhere/at/all: No such file or directory"),
         (["--prompt-file", "/nowhere"], "not both"),
         (["--effort", "huge"], "--effort"),

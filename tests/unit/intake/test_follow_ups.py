@@ -56,7 +56,7 @@ async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: Memo
     request = await requested(store, an_ended_job(untrusted=True, report=report, owner="somebody"))
 
     assert (request.untrusted, request.report, request.owner) == (True, report, "caller")
-    assert (request.chain, request.callback_url, request.prompt) == (None, None, "Go on.")
+    assert (request.chain, request.submitted.callback_url, request.prompt) == (None, None, "Go on.")
 
 
 async def test_follow_up_has_no_result_schema(store: MemoryStore) -> None:
@@ -69,7 +69,7 @@ async def test_follow_up_may_have_a_schema_a_callback_and_no_report(store: Memor
     request = await requested(store, an_ended_job(report=Report(comment=CommentMode.STICKY)), message)
 
     assert (request.report, request.result_schema) == (None, {"type": "object"})
-    assert request.callback_url == "https://ci.example.com"
+    assert request.submitted.callback_url == "https://ci.example.com"
 
 
 async def test_conversation_grows_by_the_turn_that_is_answered(store: MemoryStore) -> None:

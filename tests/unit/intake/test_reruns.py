@@ -58,7 +58,7 @@ async def test_request_belongs_to_the_caller_and_has_less_trust_than_the_first_j
     request = await rerun_request(stored_jobs, job, Changes(), CALLER)
 
     assert (request.owner, request.api_key_ref, request.untrusted) == ("caller", "key-of-the-caller", True)
-    assert (request.callback_url, request.chain, request.event) == (None, None, None)
+    assert (request.submitted.callback_url, request.chain, request.event) == (None, None, None)
 
 
 async def test_result_schema_of_the_first_job_applies(stored_jobs: StoredJobs) -> None:

@@ -64,6 +64,7 @@ const waiting = (fields: object, more: object = {}) =>
         pausedUntil: null,
         waitsFor: null,
         debouncedUntil: null,
+        startsAfter: null,
         estimateSeconds: null,
         ...fields,
       },

@@ -95,6 +95,8 @@ export function whyWaiting(job: JobDetail, now: number): string {
       return 'An administrator has paused the engine: no job starts until somebody resumes it.';
     case 'no_controller':
       return 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.';
+    default:
+      return waiting.startsAfter === null ? 'Waits.' : `Starts at ${clock(waiting.startsAfter)} at the earliest.`;
   }
 }
 
