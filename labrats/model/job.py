@@ -170,6 +170,10 @@ class SubmittedFields(Record):
 
     priority: int | float = DEFAULT_PRIORITY
     callback_url: str | None = None
+    not_before: Annotated[
+        datetime | None,
+        Meta(description="The job does not start before this time.", examples=["2030-01-01T12:00:00Z"]),
+    ] = None
 
 
 class JobSpec(SubmittedFields, kw_only=True):
@@ -525,8 +529,8 @@ class Job(Resource):
 
     @property
     def not_before(self) -> datetime | None:
-        """Time until which the job was put back; None if it was not."""
-        return self.status.not_before
+        """Time before which its caller wants no start, or until which it was put back; None without one."""
+        return max(filter(None, (self.spec.not_before, self.status.not_before)), default=None)
 
     @property
     def starts_after(self) -> datetime | None:

@@ -22,6 +22,7 @@ class WaitReason(StrEnum):
     CONCURRENCY = "concurrency"
     DEBOUNCE = "debounce"
     PAUSED_BY_ADMIN = "paused_by_admin"
+    NOT_BEFORE = "notBefore"
 
 
 WAIT_REASONS: Final[Mapping[WaitReason, str]] = {
@@ -35,6 +36,7 @@ WAIT_REASONS: Final[Mapping[WaitReason, str]] = {
     WaitReason.CONCURRENCY: "`waitsFor` has the same concurrency key.",
     WaitReason.DEBOUNCE: "the job waits until `debouncedUntil` for newer ones of its concurrency key.",
     WaitReason.PAUSED_BY_ADMIN: "an administrator has paused the engine.",
+    WaitReason.NOT_BEFORE: "the job was submitted to start at `notBefore` at the earliest.",
 }
 
 
@@ -53,6 +55,8 @@ def reason_of(
         return WaitReason.CONCURRENCY
     if job.debounced_until and job.debounced_until > now:
         return WaitReason.DEBOUNCE
+    if job.spec.not_before and job.spec.not_before > now:
+        return WaitReason.NOT_BEFORE
     if slots.count == 0:
         return WaitReason.NO_SLOTS
     if paused_until:

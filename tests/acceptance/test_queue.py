@@ -2,7 +2,10 @@
 
 import asyncio
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
 
@@ -75,6 +78,19 @@ async def test_model_without_slots_is_the_reason(user: User, admin: User, model:
     place = await waiting(user, await user.submit(config={"model": model}))
 
     assert (place["reason"], place["slots"], place["estimateSeconds"]) == ("no_slots", 0, None)
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+async def test_job_waits_until_its_time(user: User, admin: User, model: str, slots: int) -> None:
+    await a_model(admin, model, slots)
+    time = datetime.now(UTC) + timedelta(seconds=4)
+    job_id = await user.submit(config={"model": model}, notBefore=time.isoformat())
+    job = await user.job(job_id)
+    place = job["waiting"]
+    assert place["reason"] == "notBefore"
+    assert datetime.fromisoformat(place["startsAfter"]) == datetime.fromisoformat(job["notBefore"]) == time
+    if slots:
+        assert datetime.fromisoformat((await user.wait(job_id))["processedAt"]) >= time
 
 
 async def test_queues_have_the_models_that_jobs_use_and_those_configured(user: User, admin: User, model: str) -> None:

@@ -6319,6 +6319,12 @@ export interface components {
             metadata?: {
                 [key: string]: unknown;
             };
+            /**
+             * Notbefore
+             * @description The job does not start before this time.
+             * @example 2030-01-01T12:00:00Z
+             */
+            notBefore?: string | null;
         };
         /**
          * Submitted
@@ -6734,14 +6740,14 @@ export interface components {
          * @description The reason why a job waits. `WAIT_REASONS` explains each.
          * @enum {string}
          */
-        WaitReason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin";
+        WaitReason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce" | "paused_by_admin" | "notBefore";
         /**
          * WaitingJob
          * @description A waiting job and its place.
          */
         WaitingJob: {
             /**
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine. `notBefore`: the job was submitted to start at `notBefore` at the earliest.
              * @example slots_busy
              */
             reason: components["schemas"]["WaitReason"];
@@ -6807,7 +6813,7 @@ export interface components {
          */
         WaitingView: {
             /**
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key. `paused_by_admin`: an administrator has paused the engine. `notBefore`: the job was submitted to start at `notBefore` at the earliest.
              * @example slots_busy
              */
             reason: components["schemas"]["WaitReason"];

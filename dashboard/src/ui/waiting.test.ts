@@ -19,6 +19,7 @@ test.each<[Partial<QueuePlace>, string | null, string]>([
   [{ reason: 'starting' }, null, 'Starts now'],
   [{ reason: 'concurrency', waitsFor: 'ir-1' }, null, 'Waits for ir-1 of its key'],
   [{ reason: 'debounce', debouncedUntil: TIME }, null, `Starts at ${CLOCK} at the earliest`],
+  [{ reason: 'notBefore', startsAfter: TIME }, TIME, `Starts at ${CLOCK} at the earliest`],
   [{ reason: 'no_controller' }, null, 'No controller is running'],
 ])('a job in a list that waits with %o says why', (fields, notBefore, note) => {
   const place: QueuePlace = {

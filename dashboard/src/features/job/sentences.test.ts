@@ -94,6 +94,7 @@ test.each([
   [{ reason: 'unresolved' }, 'The controller has not checked this job yet.'],
   [{ reason: 'starting' }, 'Starts now.'],
   [{ reason: 'concurrency', waitsFor: 'ir-1' }, 'An older job with the same concurrency key must end first.'],
+  [{ reason: 'notBefore', startsAfter: PAUSE }, `Starts at ${CLOCK} at the earliest.`],
   [{ reason: 'debounce', debouncedUntil: PAUSE }, `Waits until ${CLOCK} for newer jobs with the same concurrency key.`],
   [
     { reason: 'no_controller' },
