@@ -110,7 +110,13 @@ class Services:
     @cached_property
     def stored_jobs(self) -> StoredJobs:
         settings = self.settings
-        return StoredJobs(self.store, settings.uploads, self.clock, labelled_only=settings.labelled_credentials)
+        return StoredJobs(
+            self.store,
+            settings.uploads,
+            self.clock,
+            labelled_only=settings.labelled_credentials,
+            has_receivers=settings.backend == "kubernetes",
+        )
 
     @cached_property
     def deliveries(self) -> DeliveryLog:

@@ -1,4 +1,4 @@
-"""Admission of jobs that were applied with kubectl, once their agent and its instructions exist."""
+"""Admission of jobs that were applied with kubectl or come from deliveries, once their agent exists."""
 
 from datetime import timedelta
 from typing import Final
@@ -15,7 +15,7 @@ NEW_FOR: Final = timedelta(seconds=10)
 
 
 class AppliedJobs:
-    """Resolves jobs that were applied with kubectl, as soon as their agents and instructions exist."""
+    """Resolves jobs that were applied with kubectl or come from deliveries, as soon as their agents exist."""
 
     def __init__(self, catalog: Catalog, admission: Admission, clock: Clock) -> None:
         self._catalog, self._admission, self._clock = catalog, admission, clock
@@ -27,9 +27,21 @@ class AppliedJobs:
         another writer has changed or deleted the job.
         """
         await self._catalog.synced.wait()
-        if job.spec.agent_role is not None and self._clock.now() - job.created_at < NEW_FOR:
+        is_new = self._clock.now() - job.created_at < NEW_FOR
+        if job.is_unchecked:
+            return await self._resolve_delivered(job, is_new=is_new)
+        if job.spec.agent_role is not None and is_new:
             self._wait_for_agent(job.spec.agent_role)
         return await self._admission.admit_applied(job)
+
+    async def _resolve_delivered(self, job: Job, *, is_new: bool) -> Job:
+        """Resolve the job of a delivery. Its creator may have read a newer agent than this process."""
+        try:
+            return await self._admission.admit_delivered(job)
+        except Invalid as error:
+            if is_new:
+                raise RetryLater(f"waiting for the agent of a delivery: {error}") from error
+            raise
 
     async def check_credentials(self, job: Job) -> None:
         """Raise GiveUp before an attempt of a job that may not have its Secrets any more. Raises RetryLater."""

@@ -22,12 +22,12 @@ from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolic
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater, Taken
 from labrats.model.git_repo import is_plain_branch
-from labrats.model.job import Chain, Job, SubmittedFields
+from labrats.model.job import OWNER_PREFIX, Chain, Job, SubmittedFields
 from labrats.model.outside_text import text_within
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
 from labrats.model.untrusted_commits import is_for_untrusted_commits
-from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.model.webhook_source import WebhookSource
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Changed, Clock, Runner, Store
 
@@ -76,6 +76,8 @@ def plan_chain(job: Job, catalog: Catalog, max_depth: int) -> Follow | End:
     link = chain.next
     assert link is not None, "an undecided job has a link"
     name = link.agent_trigger_name
+    if job.is_unchecked:
+        return End("the job was refused, and its chain with it")
     if not _holds(link, job.phase):
         return End(f"the job was {API_STATUS[job.phase]}: {name!r} follows {_CONDITIONS[link.condition]}")
     if chain.depth >= max_depth:

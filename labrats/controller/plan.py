@@ -45,7 +45,7 @@ class Delays:
 
 @dataclass(frozen=True)
 class Resolve:
-    """Resolve the settings and texts of a job applied with kubectl. Until then its queue is unknown."""
+    """Resolve the settings of a job applied with kubectl, or of a delivery. Until then its queue is unknown."""
 
 
 @dataclass(frozen=True)

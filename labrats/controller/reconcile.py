@@ -284,14 +284,15 @@ class Controller:
                 await self._move(job, event, now, changes)
 
     async def _resolve(self, job: Job, now: datetime) -> None:
-        """Give a job that was applied with kubectl its settings and texts; fail an invalid one."""
+        """Give a job its settings: one applied with kubectl, or one of a delivery. Fail an invalid one."""
         try:
             resolved = await self._applied_jobs.resolve(job)
         except Invalid as error:
             reason = str(error)[:LONGEST_REASON]
             await self._fail(job, FailedCode.INVALID, reason, now)
             return
-        self._metrics.job_submitted(resolved)
+        if job.spec.resolved is None:  # applied with kubectl: whoever creates another job counts it
+            self._metrics.job_submitted(resolved)
         self._observe(resolved)
 
     async def _admit(self, job: Job, now: datetime) -> None:

@@ -181,7 +181,9 @@ class JobSchedule:
             return self._forget(job, now)
         # Very many may wait.
         self._jobs[job.id] = without_large_fields(job) if job.phase is Phase.PENDING else job
-        work: list[Work] = [] if known else [Reconcile(older) for older in self._keys.add(job)]
+        work: list[Work] = []
+        if (known is None or known.is_unchecked) and not job.is_unchecked:
+            work += [Reconcile(older) for older in self._keys.add(job)]
         if job.phase is Phase.RUNNING:
             self._queue.discard(job.id)
             self._hold_slot(job)

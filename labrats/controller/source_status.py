@@ -15,7 +15,8 @@ from labrats.controller.source_conditions import with_conditions
 from labrats.model.condition import Condition, ConditionFactory, condition_factory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
-from labrats.model.webhook_source import ACCEPTING, OWNER_PREFIX, SHORTEST_SECRET, STARTING, WebhookSource
+from labrats.model.job import OWNER_PREFIX
+from labrats.model.webhook_source import ACCEPTING, SHORTEST_SECRET, STARTING, WebhookSource
 from labrats.ports import Changed, Clock, Store
 
 log = structlog.get_logger()

@@ -12,9 +12,8 @@ from typing import Any, Final
 import apsw
 
 from labrats.model.concurrency import OnNew
-from labrats.model.job import Job
+from labrats.model.job import OWNER_PREFIX, Job
 from labrats.model.phases import API_STATUS
-from labrats.model.webhook_source import OWNER_PREFIX
 
 SCHEMA_VERSION: Final = 9
 

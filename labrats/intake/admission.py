@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
@@ -12,6 +13,7 @@ from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.applied import applied_request, check_credentials, check_spec_size, store_resolution
 from labrats.intake.concurrency_keys import concurrency_of
+from labrats.intake.delivered import delivered_requests, settings_of_delivered
 from labrats.intake.event_requests import agent_name, missing_requests, names_for
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.job_creation import JobCreator
@@ -33,13 +35,12 @@ from labrats.intake.validation import (
     validate,
 )
 from labrats.metrics import Metrics
-from labrats.model.config import JobConfig
+from labrats.model.config import JobConfig, ResolvedConfig
 from labrats.model.errors import Invalid, NoSandbox, Overloaded, Problem, Problems
 from labrats.model.git_repo import GitRepo
 from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
-from labrats.model.job import Job
+from labrats.model.job import OWNER_PREFIX, Job
 from labrats.model.phases import Phase
-from labrats.model.webhook_source import OWNER_PREFIX
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 from labrats.settings import EngineSettings
@@ -162,6 +163,22 @@ class Admission:
         with problems.collected():
             await self.check_applied_credentials(job, contents.repo)
         return await store_resolution(self._store, job, self._prepare(request, contents, problems))
+
+    async def admit_delivered(self, job: Job) -> Job:
+        """Store the settings of the job of a delivery in its status, where they count.
+
+        On a cluster its creator may be a receiver, whose settings are ignored: they are resolved again. Raises Invalid
+        if the rest of the spec is not what an event sets; RetryLater; Conflict and NotFound as `admit_applied`.
+        """
+        is_trusted = self._settings.backend == "embedded"  # this process has created it
+        resolved = job.spec.resolved if is_trusted else await self._resolve_again(job)
+        return await self._store.update(replace(job, status=replace(job.status, resolved=resolved)))
+
+    async def _resolve_again(self, job: Job) -> ResolvedConfig:
+        requests, problems = delivered_requests(job, self._catalog), Problems()
+        contents = await validate(requests[0], self._uploads, self._settings, problems)  # the same for all triggers
+        problems.check()
+        return settings_of_delivered(job, requests, lambda each: self._prepare(each, contents, Problems()))
 
     async def check_applied_credentials(self, job: Job, repo: GitRepo | None = None) -> None:
         """Raise Invalid for a Secret that a job applied with kubectl may not have; see `check_credentials`."""

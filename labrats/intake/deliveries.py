@@ -9,9 +9,9 @@ from typing import Any, Final
 from labrats.intake.events import IncomingEvent
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, NotFound
-from labrats.model.job import Job
+from labrats.model.job import OWNER_PREFIX, Job
 from labrats.model.record import Metadata
-from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store
 
 PING: Final = "ping"

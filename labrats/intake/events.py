@@ -238,6 +238,10 @@ def _short(ref: str) -> str:
 _SUBJECTS: Final = ("pull_request", "issue", "discussion", "release", "workflow_run", "check_run", "check_suite")
 
 
+METADATA: Final = frozenset({"event", "repo", "sender", "title", "url", "number"})
+"""The names in the metadata of an event's job."""
+
+
 def metadata_of(event: IncomingEvent) -> dict[str, Any]:
     """Return the metadata of an event's job: repository, sender and subject, as far as the payload contains them."""
     notes = {

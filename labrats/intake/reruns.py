@@ -47,11 +47,11 @@ async def rerun_request(
     conversation of a job that continues `job` instead.
 
     Raises IllegalMove if a part of the first job no longer exists, if its git token has expired, or if the job, applied
-    with kubectl, was never accepted: the new job would get its Secrets without the checks of an applied one. Raises
+    with kubectl or of a delivery, was never accepted: the new job would get its Secrets without the checks. Raises
     Invalid if a report is wanted and the first job has none, or if an applied job may no longer have its Secrets.
     """
-    if not job.is_resolved:
-        raise IllegalMove("the job was never accepted, so that nothing has checked what it asks for; apply it again")
+    if not stored_jobs.has_accepted(job):
+        raise IllegalMove("the job was never accepted, so that nothing has checked what it asks for; submit it again")
     if changes.report and not (job.spec.report and job.spec.report.target):
         raise Invalid(Problem("report", "must be false: the first job reports to no issue or pull request"))
     spec, setup, is_own = job.spec, job.spec.workspace_setup, job.spec.owner == caller.id

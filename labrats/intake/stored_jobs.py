@@ -35,12 +35,18 @@ class StoredJobs:
 
     uploads:       the volume with the files of jobs.
     labelled_only: true if a Secret must be labelled for jobs.
+    has_receivers: true if other processes, which face the internet, create the jobs of deliveries.
     """
 
     store: Store
     uploads: Path
     clock: Clock
     labelled_only: bool
+    has_receivers: bool = False
+
+    def has_accepted(self, job: Job) -> bool:
+        """Return whether the engine has accepted the settings of the job, and what else it asks for."""
+        return job.is_resolved or (job.is_unchecked and not self.has_receivers)
 
     async def texts_of(self, job: Job) -> Texts:
         """Return the job's texts. Raises NotFound if they are not stored any more."""
@@ -77,7 +83,7 @@ class StoredJobs:
             return None
         if setup.credentials_ref is None or setup.token_from:
             return GitRepo(setup.git_repo)
-        if not job.is_resolved:
+        if not self.has_accepted(job):
             raise NotFound("the job was refused before its credential was checked")
         secret = await self.store.get(Secret, setup.credentials_ref)
         if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=self.labelled_only):

@@ -18,14 +18,12 @@ from labrats.model.thread_requests import (
     MOST_OPEN,
     MOST_UNTRUSTED,
     MOST_UNTRUSTED_OF_THREAD,
+    REQUEST_ANNOTATION,
     ThreadAction,
     ThreadRequest,
 )
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store, compare_and_set
-
-REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
-"""Annotation on a job that a request has started: the uid of the source, and the id of the request."""
 
 _RERUN: Final = "rerun-"
 _RETRY_SECONDS: Final = 10.0

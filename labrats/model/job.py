@@ -21,7 +21,11 @@ from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
 from labrats.model.redaction import Redactor
 from labrats.model.report import Published, Report, ReportMode
+from labrats.model.thread_requests import REQUEST_ANNOTATION
 from labrats.model.workspace_setup import Setup
+
+OWNER_PREFIX: Final = "webhook-source/"
+"""The prefix of the owner of a webhook source's jobs, before the source's name."""
 
 DEFAULT_PRIORITY: Final = 2
 PROMPT_BYTES: Final = 900 * 1024
@@ -187,7 +191,8 @@ class JobSpec(SubmittedFields, kw_only=True):
     follow_up_of:     id of the job that this one continues. follow_up_uid: its uid; another job may get the id later.
     conversation_ref: the conversation up to the end of that job.
     result_schema:    JSON Schema of the result, the job's own or its agent's.
-    resolved:         settings of the job. A job applied with kubectl has them in its status.
+    resolved:         settings of the job. A job applied with kubectl has them in its status, and so has the job of a
+                      delivery once it is checked.
     """
 
     source: str
@@ -400,7 +405,7 @@ class JobStatus(Record):
     chain_ended:  reason why the chain has no next job.
     redacted:     hashes of the found secrets that the stored texts of the job no longer contain.
     resolved, prompt_ref, instructions_ref, result_schema: set for a job applied with kubectl. Other jobs have them in
-                  their spec.
+                  their spec. The job of a delivery has `resolved` in both; see Job.is_unchecked.
     """
 
     phase: Phase = Phase.PENDING
@@ -479,7 +484,7 @@ class Job(Resource):
     @property
     def is_published(self) -> bool:
         """True once the report of the job's end is written, or if there is nothing to write."""
-        if self.spec.report is None or self.spec.report.mode is ReportMode.PREVIEW:
+        if self.spec.report is None or self.spec.report.mode is ReportMode.PREVIEW or self.is_unchecked:
             return True
         last = self.status.published
         return last is not None and (last.attempts, last.finished_at) == (self.status.attempts, self.status.finished_at)
@@ -541,15 +546,33 @@ class Job(Resource):
     def is_resolved(self) -> bool:
         """True once the job has its settings and texts, and so can be queued.
 
-        The controller resolves a job applied with kubectl.
+        The controller resolves a job applied with kubectl, and checks the job of a delivery.
         """
-        return (self.spec.resolved or self.status.resolved) is not None
+        return (self.spec.resolved or self.status.resolved) is not None and not self.is_unchecked
+
+    @property
+    def is_unchecked(self) -> bool:
+        """True for the job of a delivery until the controller has checked its spec. Nothing may act on the spec before.
+
+        A receiver of webhooks, which on a cluster faces the internet, may have written it. Receivers create no other
+        kind of job: none of a chain, no rerun or follow-up, and none for a request from a thread.
+        """
+        spec = self.spec
+        is_of_engine = (spec.chain and spec.chain.parent_job_id) or spec.rerun_of or spec.follow_up_of
+        return (
+            spec.owner.startswith(OWNER_PREFIX)
+            and spec.resolved is not None
+            and self.status.resolved is None
+            and self.status.attempts == 0
+            and not is_of_engine
+            and REQUEST_ANNOTATION not in self.metadata.annotations
+        )
 
     @property
     def resolved(self) -> ResolvedConfig:
         """Settings of the job. Until it is resolved, they are those of its own request."""
         layers = [ConfigLayer(REQUEST_LAYER, self.spec.config)]
-        return self.spec.resolved or self.status.resolved or resolve_config(layers)
+        return self.status.resolved or self.spec.resolved or resolve_config(layers)
 
     @property
     def prompt_ref(self) -> KeyReference | None:
@@ -593,10 +616,11 @@ def without_large_fields(job: Job) -> Job:
 
     Very many jobs may wait, and one with all its fields may take some MiB.
     """
-    spec, status = job.spec, job.status
+    spec, status, chain = job.spec, job.status, job.spec.chain
+    annotations = {name: value for name, value in job.metadata.annotations.items() if name == REQUEST_ANNOTATION}
     return replace(
         job,
-        metadata=replace(job.metadata, labels={}, annotations={}),
+        metadata=replace(job.metadata, labels={}, annotations=annotations),
         spec=replace(
             spec,
             prompt=None,
@@ -606,7 +630,7 @@ def without_large_fields(job: Job) -> Job:
             workspace_uploads=(),
             report=None,
             result_schema=None,
-            chain=None,
+            chain=chain and Chain(id=chain.id, parent_job_id=chain.parent_job_id),
             config=_brief_config(spec.config),
             resolved=spec.resolved and replace(spec.resolved, config=_brief_config(spec.resolved.config)),
             metadata={},

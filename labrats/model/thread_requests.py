@@ -17,6 +17,9 @@ MOST_UNTRUSTED_OF_THREAD: Final = 10
 ANSWERED_KEPT: Final = 200
 """Ids of answered requests that a source keeps, so that a redelivered comment is not carried out again."""
 
+REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
+"""Annotation on a job that a request has started: the uid of the source, and the id of the request."""
+
 
 class ThreadAction(StrEnum):
     """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.

@@ -32,9 +32,6 @@ COMMITTER: Final = "committer"
 DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
 """GitHub's names for the authors whose events start jobs."""
 
-OWNER_PREFIX: Final = "webhook-source/"
-"""The prefix of the owner of a source's jobs, before the source's name."""
-
 
 class RepoOverride(Record):
     """Settings for the jobs of one repository."""

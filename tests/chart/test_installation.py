@@ -227,19 +227,25 @@ async def test_publisher_reads_named_secrets_and_writes_what_is_published_only(
 async def test_receiver_creates_only_jobs_that_an_event_could_start(installation: Installation) -> None:
     receiver = f"--as=system:serviceaccount:{installation.namespace}:labrats-webhook-receiver"
 
-    def create(**fields: Any) -> str:
-        job = an_applied_job({"generateName": "of-receiver-"}, **fields)
+    def create(metadata: dict[str, Any] | None = None, **fields: Any) -> str:
+        usual = {"owner": "webhook-source/github", "resolved": {"config": {"provider": "mock"}}}
+        spec = {field: value for field, value in (usual | fields).items() if value is not None}
+        job = an_applied_job({"generateName": "of-receiver-"} | (metadata or {}), **spec)
         return installation.kubectl("create", "--dry-run=server", "-f", "-", receiver, stdin=job)
 
-    assert "created" in create(owner="webhook-source/github")
+    def marked(name: str) -> dict[str, Any]:
+        return {"metadata": {"annotations": {f"labrats.work/{name}": "uid/1"}}}
+
+    assert "created" in create(**marked("idempotency-key"))
     for fields, words in (
         ({"owner": "key-of-somebody"}, "spec.owner must be the webhook source"),
-        ({"owner": "webhook-source/github", "apiKeyRef": "key"}, "spec.apiKeyRef is not set by an event"),
-        ({"owner": "webhook-source/github", "byAdmin": True}, "spec.byAdmin is not set by an event"),
-        (
-            {"owner": "webhook-source/github", "resolved": {"config": {}, "origins": {"model": "request"}}},
-            "spec.resolved has settings of a request",
-        ),
+        ({"apiKeyRef": "key"}, "spec.apiKeyRef is not set by an event"),
+        ({"byAdmin": True}, "spec.byAdmin is not set by an event"),
+        ({"rerunOf": "ir-00000001"}, "spec.rerunOf is not set by an event"),
+        ({"resolved": None}, "spec.resolved is required"),
+        (marked("thread-request"), "marks a job which no event starts"),
+        (marked("chain-parent"), "marks a job which no event starts"),
+        ({"metadata": {"finalizers": ["example.com/a"]}}, "metadata.finalizers and"),
     ):
         with pytest.raises(Failed, match=words):
             create(**fields)

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
+from labrats.api.http.idempotency import Intent
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
+from labrats.backends.kubernetes.codec import CREATED_AT
 from labrats.backends.kubernetes.egress import PORT
 from labrats.backends.kubernetes.fence import leader_policy
 from labrats.backends.kubernetes.restricted_pod import CONFINED_LABELS
 from labrats.executor.egress.gateway import canary_port
 from labrats.index.catalog import KINDS
+from labrats.intake.event_requests import AGENTS_ANNOTATION
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.manifests.install import INSTALL, installation
+from labrats.model.job import DEFAULT_BRANCH_ANNOTATION
 from labrats.model.record import encode
 from labrats.net.address_policy import FORBIDDEN_V4, FORBIDDEN_V6
 from labrats.settings import PodExtras
@@ -106,6 +110,20 @@ def test_policy_leaves_the_publisher_only_the_fields_that_it_writes(
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     frozen = {each["expression"].rpartition("?")[2] for each in policy["spec"]["validations"]}
     assert frozen == set(schema["properties"]["status"]["properties"]) - written
+
+
+def test_policy_of_receivers_allows_the_annotations_of_events_alone(helm: Helm) -> None:
+    (policy,) = (
+        each
+        for each in objects(template("--namespace", "agents"))
+        if (each["kind"], each["metadata"]["name"]) == ("ValidatingAdmissionPolicy", "labrats-receivers-agents")
+    )
+    rules = [each["expression"] for each in policy["spec"]["validations"]]
+    (of_annotations,) = (each for each in rules if "metadata.annotations" in each)
+    allowed = set(json.loads(of_annotations[of_annotations.index("[") : of_annotations.index("]") + 1]))
+    of_intent = Intent("key", "request").annotations.keys()
+    assert allowed == {CREATED_AT, AGENTS_ANNOTATION, DEFAULT_BRANCH_ANNOTATION, *of_intent}
+    assert "has(object.spec.resolved)" in rules
 
 
 def _set_by_the_engine(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

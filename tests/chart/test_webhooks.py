@@ -191,3 +191,31 @@ async def test_receiver_works_while_the_api_is_down(installation: Installation, 
     (job,) = answer.json()["jobs"]
     async with a_user_of(installation) as user:
         assert (await user.wait(job["jobId"]))["status"] == "completed"
+
+
+async def test_settings_that_a_receiver_writes_are_ignored_and_other_fields_refused(
+    installation: Installation, admin: User, name: str
+) -> None:
+    assert (await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET})).is_success
+    await until(admin, name, is_true("Ready"))
+    async with receiver_of(installation, name) as deliver:
+        (started,) = (await deliver()).json()["jobs"]
+    await admin.wait(started["jobId"])
+    [job] = installation.get("ir", started["jobId"])
+    assert job["status"]["resolved"] == job["spec"]["resolved"]
+    account = f"--as=system:serviceaccount:{installation.namespace}:labrats-webhook-receiver"
+
+    def forge(suffix: str, **fields: Any) -> str:
+        job_id = f"{name}-{suffix}"
+        texts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{job_id}-prompt"}}
+        spec = job["spec"] | {"promptRef": {"name": f"{job_id}-prompt", "key": "prompt"}} | fields
+        forged = {each: job[each] for each in ("apiVersion", "kind")} | {"metadata": {"name": job_id}, "spec": spec}
+        for each in (texts | {"data": {"prompt": "An event."}}, forged):
+            installation.kubectl("create", "-f", "-", account, stdin=json.dumps(each))
+        return job_id
+
+    resolved = {"config": {"provider": "mock", "model": "of-the-receiver", "env": {"A": {"secret": "b", "key": "c"}}}}
+    ran, refused = await admin.wait(forge("resolved", resolved=resolved)), await admin.wait(forge("first", priority=0))
+    assert (ran["status"], ran["model"]) == ("completed", "mock")
+    assert (refused["status"], refused["failedCode"]) == ("failed", "invalid")
+    assert refused["failedReason"].startswith("priority: is not as the agent")

@@ -7,9 +7,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.intake.thread_requests import REQUEST_ANNOTATION
 from labrats.model.job import Job
-from labrats.model.thread_requests import ThreadAction, ThreadRequest
+from labrats.model.thread_requests import REQUEST_ANNOTATION, ThreadAction, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from tests.github.test_publish_again import publish_again
 from tests.github.test_publisher_branches import published_by

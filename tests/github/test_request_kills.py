@@ -19,12 +19,12 @@ from labrats.controller.thread_requests import commands, loop, repairs, replies
 from labrats.intake.thread_requests import add_request
 from labrats.metrics import Metrics
 from labrats.model.agent import CiLoop
-from labrats.model.job import Job, JobStatus, new_job_ids
+from labrats.model.job import OWNER_PREFIX, Job, JobStatus, new_job_ids
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.model.report import CommentMode, Published, PullRequestReport, Report, ReportTarget
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
-from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.model.webhook_source import WebhookSource
 from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.github.kills import (

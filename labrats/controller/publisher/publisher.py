@@ -384,4 +384,6 @@ def _outcome_of(published: Published) -> str:
 def _is_reported(job: Job) -> bool:
     """Return whether the report of a job is written."""
     report = job.spec.report
-    return report is not None and report.target is not None and report.mode is not ReportMode.PREVIEW
+    if report is None or job.is_unchecked:
+        return False
+    return report.target is not None and report.mode is not ReportMode.PREVIEW

@@ -33,10 +33,10 @@ from labrats.intake.reruns import Changes, rerun_request
 from labrats.intake.thread_requests import replace_request
 from labrats.model.config import JobConfig
 from labrats.model.errors import IllegalMove, NotFound
-from labrats.model.job import Job, after_cancel_request, after_publish_request, after_retry_request
+from labrats.model.job import OWNER_PREFIX, Job, after_cancel_request, after_publish_request, after_retry_request
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
-from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
+from labrats.model.webhook_source import GITHUB, WebhookSource
 
 
 async def cancel(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:

@@ -28,9 +28,10 @@ from labrats.intake.failed_checks import repairing_trigger
 from labrats.model.agent import CiLoop
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict
+from labrats.model.job import OWNER_PREFIX
 from labrats.model.record import Metadata
 from labrats.model.thread_requests import NOTHING, ThreadAnswer, ThreadRequest
-from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
+from labrats.model.webhook_source import GITHUB, WebhookSource
 
 WAIT_FOR_CHECKS_SECONDS: Final = 10.0
 LONGEST_WAIT: Final = timedelta(minutes=10)

@@ -13,11 +13,10 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.job_names import JobNames, names_from
 from labrats.intake.stored_jobs import StoredJobs
-from labrats.intake.thread_requests import REQUEST_ANNOTATION
 from labrats.model.caller import SUBMIT, Caller
-from labrats.model.job import Job
-from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
-from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.model.job import OWNER_PREFIX, Job
+from labrats.model.thread_requests import REQUEST_ANNOTATION, ThreadAction, ThreadAnswer, ThreadRequest
+from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Clock, Runner, Store, compare_and_set
 
 MOST_JOBS: Final = 100
