@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -397,6 +397,11 @@ class EngineSettings(BaseSettings):
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None
+
+    @property
+    def program_paths(self) -> Mapping[str, str | None]:
+        """The path of each agent program, by provider; None for the one on PATH."""
+        return {"claude": self.claude_path, "codex": self.codex_path}
 
     @property
     def listens_on_loopback(self) -> bool:

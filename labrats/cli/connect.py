@@ -17,7 +17,7 @@ from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.jobs import follow_to_the_end
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import Styled, print_stderr, print_table, print_text
-from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
+from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
 
 if TYPE_CHECKING:
     import httpx2
@@ -44,7 +44,7 @@ _LIST_BYTES: Final = 4 * 1024 * 1024
 class Credential:
     """A credential for a provider's model.
 
-    key: in a Secret, as CREDENTIAL_NAMES has it. origin: for people.
+    key: in a Secret, as ProviderSpec has it. origin: for people.
     """
 
     key: str
@@ -245,7 +245,7 @@ def _credential(provider: str, key_file: str | None) -> Credential | None:
     """Return the credential in the file or in the environment; None without one."""
     if key_file:
         return _classified(provider, _read(key_file), "standard input" if key_file == "-" else key_file)
-    for name in CREDENTIAL_NAMES[provider]:
+    for name in provider_spec(provider).keys:
         if value := os.environ.get(name):
             return Credential(name, value, "the environment")
     return None
@@ -271,7 +271,7 @@ def _classified(provider: str, value: str, origin: str) -> Credential:
         return Credential("auth.json", value, origin)
     if any(character.isspace() for character in value):
         raise CommandError(f"{origin} has more than a key: it must be one line without spaces", ExitCode.USAGE)
-    key = "CLAUDE_CODE_OAUTH_TOKEN" if value.startswith("sk-ant-oat") else CREDENTIAL_NAMES[provider][0]
+    key = "CLAUDE_CODE_OAUTH_TOKEN" if value.startswith("sk-ant-oat") else provider_spec(provider).keys[0]
     return Credential(key, value, origin)
 
 

@@ -16,10 +16,10 @@ from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
 from labrats.files.free_files import file_room
 from labrats.files.full_disk import problem_of_full_disk
-from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.errors import RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import OPEN
+from labrats.model.provider_spec import AGENT_PROGRAMS
 
 if TYPE_CHECKING:
     from labrats.model.agent import AiAgent
@@ -163,7 +163,7 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
     dropped = drop_relative_search_paths()  # as the engine does
     yield _program("git", "git", "install git: repositories are cloned with it")
     for provider, program in AGENT_PROGRAMS.items():
-        if configured := {"claude": settings.claude_path, "codex": settings.codex_path}[provider]:
+        if configured := settings.program_paths[provider]:
             advice = f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program"
         else:
             advice = f"needed by the provider {provider} only: `npm install -g {program.package}`"

@@ -20,6 +20,7 @@ from labrats.cli.engine import EngineCommands, OnCreate, note_new_folder, requir
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DataDir, Json
 from labrats.cli.output import print_stderr, print_table, print_text
+from labrats.model.provider_spec import PROVIDER_SPECS
 
 if TYPE_CHECKING:
     from labrats.model.core_resources import Secret
@@ -188,10 +189,9 @@ def _warn_about_unread_key(name: str, key: str) -> None:
 
     MCP servers and webhook sources may read any other key.
     """
-    from labrats.model.config import CREDENTIAL_NAMES
     from labrats.model.webhook_source import APP_ID, COMMITTER, PRIVATE_KEY, SIGNING_KEY, TOKEN
 
-    known = sorted({name for names in CREDENTIAL_NAMES.values() for name in names})
+    known = sorted({name for names in (spec.keys for spec in PROVIDER_SPECS.values()) for name in names})
     others = (APP_ID, PRIVATE_KEY, TOKEN, SIGNING_KEY, COMMITTER)
     if key in known or key in others:
         return

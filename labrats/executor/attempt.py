@@ -40,12 +40,13 @@ from labrats.executor.workspace_diff import (
 )
 from labrats.executor.workspace_report import report_workspace
 from labrats.files.trees import remove_tree
-from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, wire_name
+from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, wire_name
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.network import PUBLIC
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE
+from labrats.model.provider_spec import LIMITED_SETTINGS, supporting
 from labrats.model.redaction import Redactor
 from labrats.processes import become_subreaper, become_unreadable, raise_oom_score
 
@@ -207,14 +208,14 @@ async def _run_in_session(
 def _log_ignored_settings(context: RunContext) -> None:
     """Log each setting that was made for this job or its agent but is not supported by its provider."""
     config, origins = context.task.config, context.task.selection.origins
-    for field, providers in SUPPORTED_BY.items():
-        name = wire_name(field)
+    for field in LIMITED_SETTINGS:
+        name, providers = wire_name(field), supporting(field)
         is_for_all_jobs = origins.get(name) in _LAYERS_FOR_ALL_JOBS
         if getattr(config, field) and not is_for_all_jobs and config.provider not in providers:
-            supporting = (
+            accepting = (
                 f"providers {' and '.join(providers)} accept" if providers[1:] else f"provider {providers[0]} accepts"
             )
-            context.events.log(f"[config.{name} is ignored: only the {supporting} it]")
+            context.events.log(f"[config.{name} is ignored: only the {accepting} it]")
 
 
 def _resumed_in_place(context: RunContext) -> tuple[RunContext, Baseline] | None:

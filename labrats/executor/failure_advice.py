@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from labrats.model.agent_programs import AGENT_PROGRAMS
-from labrats.model.config import CREDENTIAL_NAMES, GLOBAL_LAYER, LOCAL_PROVIDERS
+from labrats.model.config import GLOBAL_LAYER
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Task
+from labrats.model.provider_spec import AGENT_PROGRAMS, LOCAL_PROVIDERS, provider_spec
 
 
 def add_advice(code: FailedCode, sentence: str, task: Task) -> str:
@@ -86,7 +86,7 @@ def _origin_advice(task: Task) -> str:
 
 def _missing_credentials(task: Task) -> str:
     selection, provider = task.selection, task.config.provider or ""
-    keys = CREDENTIAL_NAMES[provider]
+    keys = provider_spec(provider).keys
     secret = selection.credentials_ref or provider
     if selection.credentials_ref:
         problem = f"the Secret {secret!r} of the AiModel {selection.ai_model!r} has none of {', '.join(keys)}"
@@ -104,7 +104,7 @@ def _missing_credentials(task: Task) -> str:
 
 
 def _secret_advice(task: Task, secret: str) -> str:
-    key = CREDENTIAL_NAMES[task.config.provider or ""][0]
+    key = provider_spec(task.config.provider or "").keys[0]
     if task.on_cluster:
         return f"put {key} into the Secret {secret!r} (`kubectl create secret generic {secret} --from-file={key}=FILE`)"
     return f"run `labrats secret set {secret} {key}`"
@@ -137,7 +137,7 @@ def _on_rate_limit(task: Task) -> str:
 
 
 def _on_overload(task: Task) -> str:
-    if task.config.provider == "claude" and not task.config.fallback_model:
+    if "fallback_model" in provider_spec(task.config.provider).settings and not task.config.fallback_model:
         return "try later, or set config.fallbackModel"
     if task.config.provider in LOCAL_PROVIDERS:
         return _on_rate_limit(task)

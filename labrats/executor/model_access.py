@@ -13,10 +13,8 @@ import msgspec
 
 from labrats.executor.context import RunContext
 from labrats.executor.usage_limits import UsageLimits
-from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
-from labrats.model.model_keys import key_to_proxy, token_name
 from labrats.model.network import limits_model_server
 from labrats.model.protocol import (
     KEY_PROXY_FILE,
@@ -28,6 +26,7 @@ from labrats.model.protocol import (
     ModelRequest,
     is_for_an_answer,
 )
+from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
 from labrats.sandbox.network_namespace import LOOPBACK
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 300.0
@@ -57,7 +56,7 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
     """
     provider = context.task.config.provider or ""
     key_name, token = (
-        key_to_proxy(provider, context.task.endpoint, context.secrets),
+        provider_spec(provider).key_to_proxy(context.task.endpoint, context.secrets),
         context.secrets.get(KEY_PROXY_FILE),
     )
     if token:
@@ -94,9 +93,9 @@ def _server_named(context: RunContext, url: str) -> Iterator[None]:
 
 def _with_proxy(context: RunContext, url: str, token: str) -> RunContext:
     provider = context.task.config.provider or ""
-    hidden = (*CREDENTIAL_NAMES[provider], KEY_PROXY_FILE, MODEL_REQUESTS_FILE)
+    hidden = (*provider_spec(provider).keys, KEY_PROXY_FILE, MODEL_REQUESTS_FILE)
     others = {name: value for name, value in context.secrets.items() if name not in hidden}
-    return replace(context, proxy_url=url, secrets={**others, token_name(provider): token})
+    return replace(context, proxy_url=url, secrets={**others, provider_spec(provider).proxied_keys[-1]: token})
 
 
 def key_is_exposed(context: RunContext) -> bool:
@@ -104,7 +103,7 @@ def key_is_exposed(context: RunContext) -> bool:
     provider = context.task.config.provider or ""
     if provider in LOCAL_PROVIDERS:  # the executor itself uses the key
         return False
-    return any(name in context.secrets for name in CREDENTIAL_NAMES.get(provider, ())) or _shares_login(context)
+    return any(name in context.secrets for name in provider_spec(provider).keys) or _shares_login(context)
 
 
 def _report_exposed_login(context: RunContext) -> None:

@@ -10,6 +10,7 @@ from labrats.model.ai_model import Prices, cost_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
+from labrats.model.provider_spec import provider_spec
 
 LIST_PRICES: Final[Mapping[str, Prices]] = {
     "gpt-6.2-astra": Prices(input=8, output=40, cache_read=0.4, cache_write=10),
@@ -43,9 +44,6 @@ LIST_PRICES: Final[Mapping[str, Prices]] = {
 WEB_SEARCH_USD: Final = 0.01
 """List price of a search that the model's server makes, at both providers."""
 
-_COST_REPORTING_PROVIDERS: Final = frozenset({"claude", "mock"})
-"""Providers whose programs report the cost, at least when they end."""
-
 _DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
@@ -67,7 +65,7 @@ def with_job_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
 def require_price(task: Task) -> None:
     """Raise GiveUp if the job's cost is limited but cannot be computed, so that the limit could not be enforced."""
     config = task.config
-    known = task.prices or config.provider in _COST_REPORTING_PROVIDERS or list_prices(task)
+    known = task.prices or provider_spec(config.provider).reports_cost or list_prices(task)
     if config.max_cost_usd is not None and not known:
         message = (
             f"maxCostUsd is set, but the price of the model {config.model!r} is unknown: "
@@ -78,7 +76,7 @@ def require_price(task: Task) -> None:
 
 def list_prices(task: Task, model: str | None = None) -> Prices | None:
     """Return the list prices of the job's model, or else of `model`, if they are known."""
-    if task.config.provider != "codex":
+    if not provider_spec(task.config.provider).has_list_prices:
         return None
     names = (task.config.model, model)
     return next((LIST_PRICES[found] for name in names if name and (found := _DATE.sub("", name)) in LIST_PRICES), None)

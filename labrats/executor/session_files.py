@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -15,14 +15,8 @@ from labrats.executor.context import RunContext
 from labrats.files.safe_paths import open_inside, write_inside
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession
+from labrats.model.provider_spec import provider_spec
 from labrats.model.record import encode
-
-_FOLDERS: Final[Mapping[str, str]] = {
-    "claude": ".claude/projects",
-    "codex": ".codex/sessions",
-    "mock": ".mock-sessions",
-}
-"""The folder in the home in which the program of a provider stores its sessions."""
 
 CONTENT_BYTES: Final = 16 * 1024 * 1024
 """Limit on the files of a session. All of them are searched for secrets, at some 6 MiB a second."""
@@ -54,7 +48,7 @@ def restore_session_files(context: RunContext, session: AgentSession, stored: Pa
     try:
         unpacked = zlib.decompressobj(wbits=31).decompress(stored.read_bytes(), 2 * CONTENT_BYTES)
         files = _DECODER.decode(unpacked)
-        if not all(name.startswith(f"{_FOLDERS[session.provider]}/") for name in files):
+        if not all(name.startswith(f"{provider_spec(session.provider).session_folder}/") for name in files):
             return False
         context.create_folders()
         for name, content in files.items():
@@ -66,7 +60,7 @@ def restore_session_files(context: RunContext, session: AgentSession, stored: Pa
 
 def _files_of(home: Path, session: AgentSession) -> Iterator[Path]:
     """Yield the paths of the session's files, which have its id in their names or in that of a folder."""
-    for folder, _, names in os.walk(home / _FOLDERS[session.provider]):
+    for folder, _, names in os.walk(home / str(provider_spec(session.provider).session_folder)):
         for name in names:
             if session.id in name or session.id in Path(folder).parts:
                 yield Path(folder, name)

@@ -12,12 +12,13 @@ from msgspec.structs import asdict
 
 from labrats.model.ai_model import Prices, cost_of
 from labrats.model.codex_login import JOB_LOGIN_KEY, LOGIN_KEY
-from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS, JobConfig
+from labrats.model.config import KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Job, KeyReference, Usage
 from labrats.model.mcp_server import credential_file
 from labrats.model.protocol import IDLE_SECONDS, NO_LIMITS, OUTPUT_BYTES, Continuation, ResourceLimits, Task
+from labrats.model.provider_spec import provider_spec
 from labrats.model.record import Record
 from labrats.model.variables import variable_file
 from labrats.ports import Attempt
@@ -134,7 +135,7 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
         )
     if ai_model and ai_model.spec.credentials_ref:
         description = f"the credentials of AiModel {ai_model.name}"
-        keys = CREDENTIAL_NAMES[job.resolved.provider]
+        keys = provider_spec(job.resolved.provider).keys
         yield SecretInput(ai_model.spec.credentials_ref, "model", description, FailedCode.AUTH, keys=keys)
     for server, name in job.resolved.mcp_credentials.items():
         description = f"the credentials of the MCP server {server}"

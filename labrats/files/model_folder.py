@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from labrats.files.durability import replace_file, sync
-from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
 from labrats.model.model_files import (
     DownloadProgress,
@@ -32,6 +31,7 @@ from labrats.model.model_files import (
     check_file_name,
     check_file_type,
 )
+from labrats.model.provider_spec import LOCAL_PROVIDERS
 from labrats.model.record import Record, encode
 from labrats.net.address_policy import Unresolvable
 from labrats.net.client import OutboundClient, Response, Unreachable

@@ -5,9 +5,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.ai_model import AiModel
-from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
+from labrats.model.provider_spec import AGENT_PROGRAMS, LOCAL_PROVIDERS, PROVIDER_SPECS, provider_spec
 from labrats.processes import denied_program
 from labrats.settings import EngineSettings
 
@@ -47,14 +46,13 @@ def provider_readiness(
     environment: of the engine. On one machine, a model without a Secret has its credentials from there.
     """
     on_cluster = settings.backend == "kubernetes"
-    paths = {"claude": settings.claude_path, "codex": settings.codex_path}
-    for provider in CREDENTIAL_NAMES:
+    for provider in PROVIDER_SPECS:
         own = [each for each in ai_models if each.spec.provider == provider]
         if provider in LOCAL_PROVIDERS:
             yield _of_local_provider(provider, own)
         elif provider not in AGENT_PROGRAMS:
             yield ProviderReadiness(provider)
-        elif not on_cluster and (missing := _missing_program(provider, paths[provider])):
+        elif not on_cluster and (missing := _missing_program(provider, settings.program_paths[provider])):
             yield missing
         elif _has_credentials(settings, provider, own, secret_keys, {} if on_cluster else environment):
             yield ProviderReadiness(provider)
@@ -95,7 +93,7 @@ def _has_credentials(
     environment: Mapping[str, str],
 ) -> bool:
     """Return whether a job of the provider may have credentials. A server of one's own may need none."""
-    names = CREDENTIAL_NAMES[provider]
+    names = provider_spec(provider).keys
     if any(environment.get(name) for name in names) or (provider == "claude" and settings.claude_use_login):
         return True
     specs = [each.spec for each in own]
@@ -112,7 +110,7 @@ def _without_credentials(provider: str, own: Sequence[AiModel], *, on_cluster: b
     problem = f"the Secret {secret} has no credentials" if secret else "no credentials are stored"
     if not on_cluster:
         return ProviderReadiness(provider, "credentials", problem, f"labrats connect {provider}")
-    key, name = CREDENTIAL_NAMES[provider][0], secret or provider
+    key, name = provider_spec(provider).keys[0], secret or provider
     command = f"kubectl create secret generic {name} --from-file={key}=FILE"
     if secret is None:
         use = f"set {own[0].name}" if own else f"create {provider} --provider {provider} --model {provider}"

@@ -16,7 +16,7 @@ from labrats.model.agent import AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
-from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
+from labrats.model.config import JobConfig
 from labrats.model.instruction import AiInstructionSpec, Scope
 from labrats.model.job import (
     DEFAULT_PRIORITY,
@@ -29,6 +29,7 @@ from labrats.model.job import (
     JobStatus,
 )
 from labrats.model.phases import Phase
+from labrats.model.provider_spec import LOCAL_PROVIDERS, PROVIDERS
 from labrats.model.record import Record
 from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec, WebhookSourceStatus
 

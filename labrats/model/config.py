@@ -1,6 +1,6 @@
 """The settings of a job, and their resolution from several layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,39 +10,14 @@ from labrats.model.codex_login import JOB_LOGIN_KEY
 from labrats.model.isolation import Isolation
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts
+from labrats.model.provider_spec import PROVIDER_SPECS, provider_spec
 from labrats.model.record import Record
 from labrats.model.variables import SecretKey
 
-PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
-LOCAL_PROVIDERS: Final = ("vllm", "gemma", "qwen")
-"""Providers of local models, behind an OpenAI-compatible server."""
+BUILT_IN_PROVIDER: Final = "claude"
 
-CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "claude": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
-    "codex": ("OPENAI_API_KEY", "CODEX_API_KEY", "auth.json"),
-    "vllm": ("OPENAI_API_KEY",),
-    "gemma": ("OPENAI_API_KEY",),
-    "qwen": ("OPENAI_API_KEY",),
-    "mock": (),
-}
-"""The keys that a provider reads from the Secret of an AiModel's `credentialsRef`."""
-
-KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys) | {JOB_LOGIN_KEY}
+KEYS_OF_MODELS: Final = frozenset(key for spec in PROVIDER_SPECS.values() for key in spec.keys) | {JOB_LOGIN_KEY}
 """The keys with credentials of models, which no tool of an agent gets."""
-
-
-SUPPORTED_BY: Final[Mapping[str, tuple[str, ...]]] = {
-    "effort": ("claude", "codex"),
-    "fallback_model": ("claude",),
-    "fast": ("claude",),
-    "mcp_servers": ("claude", "codex"),
-    "react_enabled": LOCAL_PROVIDERS,
-    "sampling": LOCAL_PROVIDERS,
-}
-"""The providers that support a setting, for settings that some do not. The others ignore it and log that."""
-
-ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
-"""The environment variable with the URL of a provider's model server, used if no AiModel sets one."""
 
 
 class Sampling(Record):
@@ -112,7 +87,7 @@ class ResolvedConfig(Record):
 
     @property
     def provider(self) -> str:
-        return self.config.provider or "claude"
+        return self.config.provider or BUILT_IN_PROVIDER
 
     @property
     def model(self) -> str:
@@ -166,10 +141,8 @@ GLOBAL_LAYER: Final = "ai-config"
 
 BUILT_IN_LAYER: Final = "built-in"
 
-_BUILT_IN_MODELS: Final = {"claude": "sonnet"}
-_BUILT_IN_PROVIDER: Final = "claude"
 _BUILT_IN: Final = JobConfig(
-    provider=_BUILT_IN_PROVIDER, effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1
+    provider=BUILT_IN_PROVIDER, effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1
 )
 _EMPTY: Final = JobConfig()
 _PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
@@ -177,7 +150,7 @@ _PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
 
 def resolved_provider(layers: Sequence[ConfigLayer]) -> str:
     """Return the provider of the first layer that names one, or the built-in one. layers: the strongest first."""
-    return next((layer.config.provider for layer in layers if layer.config.provider), _BUILT_IN_PROVIDER)
+    return next((layer.config.provider for layer in layers if layer.config.provider), BUILT_IN_PROVIDER)
 
 
 def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
@@ -187,7 +160,7 @@ def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
     so that a provider never gets the model of another.
     """
     provider = resolved_provider(layers)
-    built_in = msgspec.structs.replace(_BUILT_IN, provider=provider, model=_BUILT_IN_MODELS.get(provider, provider))
+    built_in = msgspec.structs.replace(_BUILT_IN, provider=provider, model=provider_spec(provider).model or provider)
     stack = [
         (layer.name, layer.config, layer.config.provider not in (None, provider))
         for layer in (*layers, ConfigLayer(BUILT_IN_LAYER, built_in))

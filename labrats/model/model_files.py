@@ -9,8 +9,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
+from labrats.model.provider_spec import LOCAL_PROVIDERS
 from labrats.model.record import Record
 
 DATA_ONLY: Final = (".gguf", ".safetensors", ".json", ".jsonl", ".txt", ".model", ".tiktoken", ".jinja", ".md")

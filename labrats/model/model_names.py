@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from labrats.model.config import SUPPORTED_BY, JobConfig
-
-_BACKGROUND_MODELS: Final = {"claude": ("haiku",)}
-"""Models that a provider's program uses on its own, for titles, summaries and searches."""
+from labrats.model.config import JobConfig
+from labrats.model.provider_spec import provider_spec
 
 _DATE: Final = r"(-\d{8}|-\d{4}-\d{2}-\d{2}|-latest)?"
 _WINDOW: Final = re.compile(r"\[\w+\]$")
@@ -32,9 +30,9 @@ class AllowedModels:
         model = _WINDOW.sub("", config.model or "")
         if model in ("", provider) or (provider == "claude" and model in _ANY):
             return cls(None)
-        has_fallbacks = provider in SUPPORTED_BY["fallback_model"]
-        fallbacks = (config.fallback_model or "").split(",") if has_fallbacks else []
-        names = [model, *(_WINDOW.sub("", name.strip()) for name in fallbacks), *_BACKGROUND_MODELS.get(provider, ())]
+        spec = provider_spec(provider)
+        fallbacks = (config.fallback_model or "").split(",") if "fallback_model" in spec.settings else []
+        names = [model, *(_WINDOW.sub("", name.strip()) for name in fallbacks), *spec.background_models]
         patterns = [pattern for name in names if name for pattern in _patterns_of(name, provider)]
         return cls(re.compile("|".join(patterns)))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.provider_spec import provider_spec
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
@@ -31,7 +31,7 @@ def test_key_is_used_and_no_tool_can_read_it(
     assert {f"HOME={attempt.path}/home", f"LABRATS_ATTEMPT={unique_name}"} < set(found)
     assert found[-1] == "searched"
     variables = {line.partition("=")[0] for line in found}
-    assert variables & {"ENGINE_VARIABLE", *CREDENTIAL_NAMES[cli.provider]} == set()
+    assert variables & {"ENGINE_VARIABLE", *provider_spec(cli.provider).keys} == set()
     assert [line for line in found if "[redacted]" in line or "../attempt" in line] == []
     assert KEY not in attempt.output.read_text()
 

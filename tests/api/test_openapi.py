@@ -22,8 +22,8 @@ from labrats.api.openapi import SECURITY
 from labrats.api.schemas.base import Provider
 from labrats.api.schemas.job import Status
 from labrats.api.schemas.patterns import PATTERN_MESSAGES
-from labrats.model.config import PROVIDERS
 from labrats.model.phases import API_STATUS
+from labrats.model.provider_spec import PROVIDERS
 from tests.acceptance.engine import LocalEngine
 from tests.api.conftest import Api, a_submission
 

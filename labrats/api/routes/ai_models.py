@@ -28,10 +28,10 @@ from labrats.api.schemas.patterns import WEB_ADDRESS
 from labrats.api.schemas.sampling import SamplingBody, SamplingView, sampling
 from labrats.api.services import Services
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
-from labrats.model.config import CREDENTIAL_NAMES, SUPPORTED_BY
 from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound
 from labrats.model.phases import Phase
+from labrats.model.provider_spec import provider_spec, supporting
 from labrats.model.record import Metadata
 
 router = api_router("AI models")
@@ -297,11 +297,11 @@ async def _secret(name: str, services: Services) -> Secret | None:
 
 def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]:
     """Yield warnings of settings without effect and of missing credentials, which may be created later."""
-    if spec.sampling and spec.provider not in SUPPORTED_BY["sampling"]:
-        yield f"`sampling` has no effect: only the providers {' and '.join(SUPPORTED_BY['sampling'])} support it"
+    if spec.sampling and spec.provider not in supporting("sampling"):
+        yield f"`sampling` has no effect: only the providers {' and '.join(supporting('sampling'))} support it"
     if (name := spec.credentials_ref) is None:
         return
-    keys = CREDENTIAL_NAMES[spec.provider]
+    keys = provider_spec(spec.provider).keys
     effect = f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider needs none"
     advice = f"{effect} (on one machine: `labrats secret set {name} {keys[0] if keys else 'KEY'}`)"
     if (secret := secrets.get(name)) is None:

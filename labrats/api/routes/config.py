@@ -16,9 +16,9 @@ from labrats.api.schemas.base import Label, Provider, RequestBody, ResponseBody,
 from labrats.api.schemas.patterns import FILE_NAME, QUANTITY, SHA256, WEB_ADDRESS
 from labrats.api.services import Services
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
-from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.effort import Effort
 from labrats.model.errors import Conflict, NotFound
+from labrats.model.provider_spec import LOCAL_PROVIDERS
 from labrats.model.record import Metadata
 from labrats.ports import compare_and_set
 

@@ -25,7 +25,6 @@ from labrats.files.attempt_output import (
 )
 from labrats.files.attempt_results import AttemptResults
 from labrats.model.attempt_name import AttemptName
-from labrats.model.config import ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
@@ -40,6 +39,7 @@ from labrats.model.protocol import (
     Sandbox,
     Task,
 )
+from labrats.model.provider_spec import provider_spec
 from labrats.model.record import encode
 from labrats.ports import (
     Alive,
@@ -352,7 +352,7 @@ class LocalRunner(AttemptResults):
 
     def _default_endpoint(self, job: Job) -> str | None:
         """Return the provider's endpoint from the engine's environment."""
-        return self._settings.environment.get(ENDPOINT_VARIABLES.get(job.resolved.provider, ""))
+        return self._settings.environment.get(provider_spec(job.resolved.provider).endpoint_variable or "")
 
     def _own_secrets(self) -> list[str]:
         """Return the engine's own secrets, which an attempt redacts in its output. No file of the attempt has them."""

@@ -94,7 +94,7 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
 
 def _programs(settings: EngineSettings) -> Iterator[Path]:
     """Yield the agents' programs that are named by settings, or found on PATH."""
-    for name, configured in (("claude", settings.claude_path), ("codex", settings.codex_path)):
+    for name, configured in settings.program_paths.items():
         if found := configured or shutil.which(name):
             yield Path(found)
 

@@ -27,10 +27,7 @@ def runner_settings(
 
     database: the id of the database. kept_open: see LocalRunnerSettings.
     """
-    programs = {
-        "claude": settings.claude_path or shutil.which("claude"),
-        "codex": settings.codex_path or shutil.which("codex"),
-    }
+    programs = {provider: path or shutil.which(provider) for provider, path in settings.program_paths.items()}
     isolation, limits = choose_isolation(settings, schema_created_with), _limits(settings)
     levels, problem = isolation.levels, network_problem(isolation.sandbox)
     if problem is None:

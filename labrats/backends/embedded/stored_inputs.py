@@ -11,9 +11,9 @@ from labrats.files.attempt_inputs import (
     TextInput,
     inputs_of,
 )
-from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, NotFound
+from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
 from labrats.ports import Attempt, Store
 
 
@@ -52,7 +52,7 @@ class StoredInputs:
         ai_model, provider = attempt.ai_model.spec if attempt.ai_model else None, attempt.job.resolved.provider
         has_own_server = ai_model is not None and ai_model.endpoint and provider in LOCAL_PROVIDERS
         if not (has_own_server or (ai_model and ai_model.credentials_ref)):
-            names = CREDENTIAL_NAMES[provider]
+            names = provider_spec(provider).keys
             secrets |= {name: value for name in names if (value := self._environment.get(name))}
         return secrets
 

@@ -29,8 +29,8 @@ from labrats.model.egress_grant import (
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode
-from labrats.model.model_servers import DEFAULT_ENDPOINTS, LOGIN_SERVERS, host_and_port
 from labrats.model.network import NONE, OPEN, PUBLIC, Network, is_restricted, limits_hosts
+from labrats.model.provider_spec import host_and_port, provider_spec
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, Store
 
@@ -257,10 +257,10 @@ def grants_of(
         nothing,
         network=config.network or OPEN,
         private_networks=_private(config.network, networks),
-        hosts=() if own_server or has_proxy else LOGIN_SERVERS.get(provider, ()),
+        hosts=() if own_server or has_proxy else provider_spec(provider).login_servers,
         model_server=None if has_proxy else own_server,
     )
-    model = replace(nothing, model_server=own_server or host_and_port(DEFAULT_ENDPOINTS.get(provider)))
+    model = replace(nothing, model_server=own_server or host_and_port(provider_spec(provider).endpoint))
     parts = {"agent": agent, "model": model if has_proxy else nothing, "repository": nothing}
     setup = attempt.job.spec.workspace_setup
     if setup and setup.setup:

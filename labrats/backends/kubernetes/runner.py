@@ -43,14 +43,13 @@ from labrats.files.attempt_output import (
 from labrats.files.attempt_results import AttemptResults
 from labrats.files.cached_entries import shrink_caches, use_entries
 from labrats.model.attempt_name import AttemptName
-from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.isolation import Isolation
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
-from labrats.model.model_keys import key_to_proxy
 from labrats.model.network import Network
 from labrats.model.protocol import ErrorEvent, ResultEvent
+from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
 from labrats.ports import (
     Alive,
     Attempt,
@@ -410,7 +409,7 @@ class KubernetesRunner(AttemptResults):
         proxied = [
             (name, {key: keys[key]})
             for user, (name, keys) in files
-            if user == "model" and (key := key_to_proxy(provider, endpoint, keys))
+            if user == "model" and (key := provider_spec(provider).key_to_proxy(endpoint, keys))
         ]
         with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
         is_keyless = self._egress.confines(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None

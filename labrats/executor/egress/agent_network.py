@@ -18,9 +18,9 @@ from labrats.executor.egress.proxy import CONNECTIONS, EgressProxy, HostRule, re
 from labrats.files.safe_paths import write_new
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.model_servers import LOGIN_SERVERS, host_and_port
 from labrats.model.network import PUBLIC, allows, is_restricted, limits_hosts, names
 from labrats.model.protocol import EGRESS_TOKEN_FILE
+from labrats.model.provider_spec import host_and_port, provider_spec
 from labrats.sandbox.network_namespace import LOOPBACK, NetworkNamespace
 
 PROXY_PORTS: Final = (3128, 3129)
@@ -136,7 +136,7 @@ async def _serve_listener(listener: socket.socket, handler: Handler) -> None:
 def _rule_of(context: RunContext, gateway: Gateway | None = None) -> HostRule:
     """Return the rule of the agent. With a gateway, its grant allows the same hosts."""
     config, model_server = context.task.config, host_and_port(context.endpoint)
-    logins = () if model_server else LOGIN_SERVERS.get(config.provider or "", ())
+    logins = () if model_server else provider_spec(config.provider or "").login_servers
 
     def is_allowed(host: str, port: int) -> bool:
         return (host, port) in logins or allows(config.network, host, port)

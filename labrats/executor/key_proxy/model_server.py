@@ -8,12 +8,9 @@ from urllib.parse import urlsplit
 from labrats.executor.failure_advice import invalid_endpoint_message, invalid_key_message
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.model_servers import DEFAULT_ENDPOINTS
+from labrats.model.provider_spec import provider_spec
 
 Api = Literal["anthropic", "openai"]
-
-_API_OF_PROVIDER: Final[Mapping[str, Api]] = {"claude": "anthropic"}
-"""The API of a provider's model, if it is not one of OpenAI's."""
 
 _API_KEY_HEADER: Final = "ANTHROPIC_API_KEY"
 """The key that is sent as `X-Api-Key`. All others are bearer tokens."""
@@ -44,7 +41,8 @@ class ModelServer:
 
         key_name: the name of `key`; None for a server that needs none.
         """
-        endpoint = endpoint or DEFAULT_ENDPOINTS[provider]
+        spec = provider_spec(provider)
+        endpoint = endpoint or spec.endpoint or ""
         credential = _credential(key_name, key)
         try:
             url = urlsplit(endpoint)
@@ -54,8 +52,7 @@ class ModelServer:
         if not host:
             raise GiveUp(FailedCode.INVALID, invalid_endpoint_message(endpoint))
         authority = url.netloc.rpartition("@")[2]
-        api = _API_OF_PROVIDER.get(provider, "openai")
-        return cls(api, url.scheme == "https", host, port, authority, url.path.rstrip("/"), credential)
+        return cls(spec.api, url.scheme == "https", host, port, authority, url.path.rstrip("/"), credential)
 
     @property
     def key(self) -> bytes:

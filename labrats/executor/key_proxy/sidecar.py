@@ -15,7 +15,6 @@ from labrats.executor.key_proxy.request_policy import RequestPolicy
 from labrats.executor.secret_files import read_secrets
 from labrats.executor.stop_signals import stop_event
 from labrats.model.errors import GiveUp
-from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import (
     EGRESS_TOKEN_FILE,
     KEY_PROXY_FILE,
@@ -23,6 +22,7 @@ from labrats.model.protocol import (
     MODEL_REQUESTS_FILE,
     MODEL_REQUESTS_PORT,
 )
+from labrats.model.provider_spec import provider_spec
 from labrats.processes import become_unreadable
 from labrats.sandbox.network_namespace import LOOPBACK
 
@@ -46,7 +46,7 @@ def run_proxy(source: Path, token_folder: Path) -> int:
         sys.stderr.write("the key proxy has run before: it does not start again, as it has lost the attempt's usage\n")
         return 1
     provider = task.config.provider or ""
-    name = key_to_proxy(provider, task.endpoint, secrets)
+    name = provider_spec(provider).key_to_proxy(task.endpoint, secrets)
     try:
         server = ModelServer.of(provider, task.endpoint, name, secrets[name] if name else "")
     except GiveUp as malformed:

@@ -20,9 +20,9 @@ from labrats.executor.process_exit import describe_status, run_to_end
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
-from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.provider_spec import AGENT_PROGRAMS
 from labrats.processes import denied_program
 
 _GRACE_SECONDS: Final = 3.0

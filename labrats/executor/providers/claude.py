@@ -29,12 +29,11 @@ from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import without_dialect
 from labrats.executor.usage_limits import UsageLimits
 from labrats.files.trees import remove_path
-from labrats.model.agent_programs import AGENT_PROGRAMS
-from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import Task
+from labrats.model.provider_spec import AGENT_PROGRAMS, provider_spec
 
 _LOGIN: Final = ".credentials.json"
 _SCHEMA_REFUSED: Final = "--json-schema is not a valid JSON Schema"
@@ -246,7 +245,7 @@ def _credentials(context: RunContext) -> Iterator[tuple[dict[str, str], list[int
     variables: dict[str, str] = {}
     with ExitStack() as stack:
         inherited: list[int] = []
-        for name in CREDENTIAL_NAMES["claude"]:
+        for name in provider_spec("claude").keys:
             if name not in context.secrets:
                 continue
             if descriptor_variable := _DESCRIPTOR_VARIABLES.get(name):
@@ -272,7 +271,7 @@ def _readable_once(secret: str) -> Iterator[int]:
 
 def shared_login(context: RunContext) -> list[Path]:
     """Return the login file of the engine's user, if it is shared with a job without credentials of its own."""
-    if not context.task.cli_login or any(name in context.secrets for name in CREDENTIAL_NAMES["claude"]):
+    if not context.task.cli_login or any(name in context.secrets for name in provider_spec("claude").keys):
         return []
     login = Path.home() / ".claude" / _LOGIN
     return [login] if login.exists() else []

@@ -35,13 +35,13 @@ from labrats.executor.providers.codex_events import CodexEventTranslator, Thread
 from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, without_requested_lines
 from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import is_strict, without_dialect
-from labrats.model.agent_programs import AGENT_PROGRAMS
 from labrats.model.codex_login import RENEWAL_VARIABLE, RENEWED_BY_ENGINE, CodexLogin
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
+from labrats.model.provider_spec import AGENT_PROGRAMS
 
 _WITHOUT_MAX: Final = frozenset({"gpt-5.5"})
 """The models in the list of Codex whose highest effort is `xhigh`."""

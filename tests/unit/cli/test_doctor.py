@@ -16,9 +16,9 @@ from labrats.backends.embedded.store import EmbeddedStore
 from labrats.files.free_files import FileRoom
 from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
-from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound
+from labrats.model.provider_spec import PROVIDER_SPECS
 from labrats.model.record import Metadata, Resource
 from labrats.seeds import default_agents
 from tests.unit.cli.engines import Labrats
@@ -306,7 +306,7 @@ def test_model_with_a_free_cache_is_named_with_the_command_that_changes_it(
 def test_providers_are_examined_as_labrats_connect_does(
     labrats: Labrats, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (name for names in CREDENTIAL_NAMES.values() for name in names):
+    for name in (name for names in (spec.keys for spec in PROVIDER_SPECS.values()) for name in names):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "data"))
     for name in ("claude", "codex"):

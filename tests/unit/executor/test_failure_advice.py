@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from labrats.executor.failure_advice import add_advice, missing_credentials_message, missing_server_message
-from labrats.model.config import PROVIDERS, SUPPORTED_BY, JobConfig, wire_name
+from labrats.model.config import JobConfig, wire_name
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Selection, Task
+from labrats.model.provider_spec import LIMITED_SETTINGS, PROVIDERS, supporting
 from tests.unit.executor.attempts import a_task, an_attempt
 
 
@@ -82,7 +83,7 @@ def test_message_about_a_missing_server_contains_the_command_that_sets_it(tmp_pa
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "mock"])
 def test_advice_names_no_setting_that_the_provider_ignores(tmp_path: Path, provider: str) -> None:
-    ignored = [f"config.{wire_name(field)}" for field, supporting in SUPPORTED_BY.items() if provider not in supporting]
+    ignored = [f"config.{wire_name(field)}" for field in LIMITED_SETTINGS if provider not in supporting(field)]
     for code in FailedCode:
         sentence = add_advice(code, "It failed.", a_task_of(tmp_path, provider))
         assert not [name for name in ignored if name in sentence], sentence

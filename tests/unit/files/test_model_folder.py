@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.files.model_folder import BLOCK_BYTES, CHECKPOINT_BYTES, DownloadInterrupted, ModelFolder, progress_in
-from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.model_files import (
     DownloadProgress,
     FileOperation,
@@ -24,6 +23,7 @@ from labrats.model.model_files import (
     check_file_name,
     check_file_type,
 )
+from labrats.model.provider_spec import LOCAL_PROVIDERS
 from labrats.net.address_policy import Forbidden
 from labrats.net.client import InvalidUrl, OutboundClient
 from tests.support.model_hub import OPEN, File, Hub, a_hub, weights

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from labrats.model.config import PROVIDERS, ConfigLayer, JobConfig, ResolvedConfig, resolve_config
+from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.mcp_server import McpServer
+from labrats.model.provider_spec import PROVIDERS
 
 
 def resolved(*layers: dict[str, Any]) -> ResolvedConfig:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.model.agent_programs import AGENT_PROGRAMS
+from labrats.model.provider_spec import AGENT_PROGRAMS
 
 ROOT = Path(__file__).parents[3]
 
