@@ -390,6 +390,13 @@ class Runner(Protocol):
         """
         ...
 
+    async def changes_so_far(self, name: AttemptName) -> BinaryIO:
+        """Open the changes of a running attempt so far, or its patch once it has ended. Raises NotFound without any.
+
+        They may be some seconds old.
+        """
+        ...
+
     async def bundle(self, name: AttemptName) -> BinaryIO:
         """Open the attempt's commits, a git bundle with the ref BUNDLE_REF. Raises NotFound when none is retained.
 

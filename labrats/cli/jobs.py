@@ -296,6 +296,8 @@ def reply(
 def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     """Print the changes in a job's workspace as a patch: `labrats patch JOB | git apply`.
 
+    Those of a running job are the changes so far.
+
     Args:
         job_id: The job's id.
     """

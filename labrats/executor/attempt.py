@@ -28,6 +28,7 @@ from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout
 from labrats.executor.prices import list_prices, require_price
 from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
+from labrats.executor.running_changes import remove_report, reported_changes
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
 from labrats.executor.stop_signals import stopped_by_signals
 from labrats.executor.usage_limits import UsageLimits
@@ -246,7 +247,7 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         store_baseline(context, baseline)
     has_worked = True
     try:
-        result = await _result_of(context, provider)
+        result = await _result_of(context, baseline, provider)
     except SessionLost:
         has_worked = False
         raise
@@ -258,8 +259,12 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
     return result
 
 
-async def _result_of(context: RunContext, provider: Provider) -> CheckedResult:
-    async with nothing_left_running(FailedCode.AGENT_ERROR), model_access(context) as access:
+async def _result_of(context: RunContext, baseline: Baseline | None, provider: Provider) -> CheckedResult:
+    async with (
+        nothing_left_running(FailedCode.AGENT_ERROR),
+        reported_changes(context, baseline),
+        model_access(context) as access,
+    ):
         if access.task.pipeline:
             return CheckedResult(await pdf_sections.run(access, provider))
         return await checked_result(access, provider)
@@ -291,6 +296,7 @@ async def _report_if_alone(context: RunContext, baseline: Baseline | None) -> No
             )
     else:
         await report_workspace(context, baseline)
+    remove_report(context)
 
 
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:

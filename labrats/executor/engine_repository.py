@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -189,6 +189,13 @@ class EngineRepository:
     def is_complete(self) -> bool:
         """Return whether the repository has its objects. Version 0.2 and older read those of the workspace."""
         return not (self.git_dir / _ALTERNATES / "alternates").exists()
+
+    def copy_state(self, git_dir: Path) -> None:
+        """Copy the index and the list of shallow commits to another repository."""
+        for name in ("shallow", "index"):
+            with suppress(FileNotFoundError):
+                # With its time, by which git knows which files may have changed in the second of their entries.
+                shutil.copy2(self.git_dir / name, git_dir / name, follow_symlinks=False)
 
     async def has(self, name: str) -> bool:
         """Return whether the repository has an object."""

@@ -56,6 +56,11 @@ class EventLines:
         self._seq = first_seq - 1
 
     @property
+    def folder(self) -> Path | None:
+        """The folder for files, which the engine reads; None if they are written to the output in parts."""
+        return self._folder
+
+    @property
     def next_seq(self) -> int:
         """The number of the next event."""
         return self._seq + 1
@@ -91,9 +96,9 @@ class EventLines:
                 time.sleep(_DISK_FULL_PAUSE_SECONDS)
 
     def store_file(self, file: str, content: bytes) -> None:
-        """Write a file, which is not empty, to the folder, or in parts to the output if there is no folder."""
+        """Write a file to the folder, or in parts to the output if there is no folder."""
         if self._folder is None:
-            for offset in range(0, len(content), PART_BYTES):
+            for offset in range(0, max(1, len(content)), PART_BYTES):
                 end = offset + PART_BYTES
                 part = PartEvent(file=file, offset=offset, data=content[offset:end], **self.stamp())
                 self.write(replace(part, is_last=end >= len(content)))

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import (
     IGNORE_DIRTY_SUBMODULES,
     OUTSIDE_PUBLICATION,
+    Change,
     DiffFailed,
     EngineRepository,
 )
@@ -245,15 +246,23 @@ def _pull_request(context: RunContext) -> str | None:
 
 async def _store_patch(context: RunContext, repository: EngineRepository, baseline: Baseline, tree: str) -> int:
     """Store the patch up to a tree, and return the number of changed files."""
-    before = baseline.tree or await repository.word("mktree")  # the empty tree
-    changes = await repository.changes(before, tree)
-    blobs = {name for change in changes.values() for name in change.blobs}
-    if patch := await _patch(context, await repository.with_index_of(tree), before, blobs):
+    changes, patch = await changes_since(baseline, context, repository, tree, context.events.log)
+    if patch:
         context.events.patch(patch)
         if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
             names = _named(context, prepared)
             context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}]")
     return len(changes)
+
+
+async def changes_since(
+    baseline: Baseline, context: RunContext, repository: EngineRepository, tree: str, log: Callable[[str], None]
+) -> tuple[dict[bytes, Change], bytes]:
+    """Return the changes of files up to a tree, and their patch. log: called with what is special about the patch."""
+    before = baseline.tree or await repository.word("mktree")  # the empty tree
+    changes = await repository.changes(before, tree)
+    blobs = {name for change in changes.values() for name in change.blobs}
+    return changes, await _patch(context, await repository.with_index_of(tree), before, blobs, log)
 
 
 def _named(context: RunContext, paths: Sequence[bytes]) -> str:
@@ -267,7 +276,13 @@ async def _prepared(repository: EngineRepository, baseline: Baseline) -> set[byt
     return set(await repository.changes(cloned, tree)) if cloned and tree and tree != cloned else set()
 
 
-async def _patch(context: RunContext, repository: EngineRepository, tree: str, blobs: Collection[bytes]) -> bytes:
+async def _patch(
+    context: RunContext,
+    repository: EngineRepository,
+    tree: str,
+    blobs: Collection[bytes],
+    log: Callable[[str], None],
+) -> bytes:
     """Return the patch, with the text of files that `.gitattributes` marks as binary, unless that is too large.
 
     An agent could otherwise hide changes from readers (`*.py -diff`).
@@ -275,21 +290,23 @@ async def _patch(context: RunContext, repository: EngineRepository, tree: str, b
     blobs: the names of the objects of the changed files, before and after.
     """
     with suppress(DiffFailed), repository.showing_text():
-        return await _patch_without_hidden_secrets(context, repository, tree, blobs)
-    patch = await _patch_without_hidden_secrets(context, repository, tree, blobs)
-    context.events.log("[the patch would be too large with the text of files that .gitattributes marks as binary]")
+        return await _patch_without_hidden_secrets(context, repository, tree, blobs, log)
+    patch = await _patch_without_hidden_secrets(context, repository, tree, blobs, log)
+    log("[the patch would be too large with the text of files that .gitattributes marks as binary]")
     return patch
 
 
 async def _patch_without_hidden_secrets(
-    context: RunContext, repository: EngineRepository, tree: str, blobs: Collection[bytes]
+    context: RunContext,
+    repository: EngineRepository,
+    tree: str,
+    blobs: Collection[bytes],
+    log: Callable[[str], None],
 ) -> bytes:
     compared = ("--full-index", tree, *OUTSIDE_PUBLICATION)
     patch = await repository.git(*_DIFFERENCE, "--binary", *compared, most_bytes=PATCH_BYTES)
     if _BINARY in patch and await _may_hide_a_secret(context, repository, blobs):
-        context.events.log(
-            "[a binary file contains a secret, or is too large to tell: the patch only names such files]"
-        )
+        log("[a binary file contains a secret, or is too large to tell: the patch only names such files]")
         patch = await repository.git(*_DIFFERENCE, *compared, most_bytes=PATCH_BYTES)
     return patch
 

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import os
 import re
-import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -102,6 +101,7 @@ async def fetch_files(
     *,
     ignored_too: bool = False,
     are_start: bool = False,
+    may_change_access: bool = True,
 ) -> Files:
     """Fetch the files of the workspace. Raises DiffFailed.
 
@@ -111,11 +111,12 @@ async def fetch_files(
     since:       an earlier commit. Files that later commits have removed are not in the index any more.
     ignored_too: whether to fetch the ignored files, too.
     are_start:   whether later changes are measured from these files, so that git later reads only changed ones.
+    may_change_access: whether unreadable files may be made readable. Otherwise they are left out.
     """
     async with _staging_of(repository) as staging:
         if commit:
             await staging.take_entries(commit, since)
-        errors, left_out = await staging.add_all(ignored_too=ignored_too)
+        errors, left_out = await staging.add_all(ignored_too=ignored_too, may_change_access=may_change_access)
         tree = (await staging.git("write-tree")).decode().strip()
         if not await repository.has(tree):
             await staging.hand_over(tree, _FILES_REF)
@@ -138,10 +139,7 @@ async def _staging_of(repository: EngineRepository, *objects: Path) -> AsyncIter
         (git_dir / "objects" / "info").mkdir(exist_ok=True)
         (git_dir / "objects" / "info" / "alternates").write_text("".join(f"{folder}\n" for folder in alternates))
         (git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in (*_MADE, *_INSTALLED)))
-        for name in ("shallow", "index"):
-            with suppress(FileNotFoundError):
-                # With its time, by which git knows which files may have changed in the second of their entries.
-                shutil.copy2(repository.git_dir / name, git_dir / name, follow_symlinks=False)
+        await asyncio.to_thread(repository.copy_state, git_dir)
         yield _StagingRepository(repository, git_dir)
     except OSError as error:
         raise DiffFailed(f"the workspace cannot be fetched: {error.strerror}") from error
@@ -184,7 +182,7 @@ class _StagingRepository:
         lines = b"".join(change.after.at(path) for path, change in changes.items())
         await self.git("update-index", "-z", "--add", "--replace", "--index-info", stdin=lines)
 
-    async def add_all(self, *, ignored_too: bool) -> tuple[list[str], list[bytes]]:
+    async def add_all(self, *, ignored_too: bool, may_change_access: bool) -> tuple[list[str], list[bytes]]:
         """Update the index from the files of the workspace. Return git's errors and what was left out, as in `Files`.
 
         Git refuses, for example, a repository without a commit, and files in `.GIT`.
@@ -203,7 +201,7 @@ class _StagingRepository:
         no_programs = {"GIT_EXEC_PATH": str(folder), "PATH": str(folder)}
         add = ["add", "--all", "--ignore-errors", *(["--force"] if ignored_too else []), *OUTSIDE_PUBLICATION]
         errors, failure = await self._add(add, no_programs)
-        if _DENIED in errors:
+        if _DENIED in errors and may_change_access:
             await asyncio.to_thread(make_accessible, self.workspace)
             errors, failure = await self._add(add, no_programs)
         reasons = list[str]()

@@ -18,6 +18,7 @@ from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
+    CHANGES_FILE,
     FILES_IN_PARTS,
     LINE_BYTES,
     OUTPUT_FILE,
@@ -46,7 +47,7 @@ OUTPUT_REMOVED: Final = "[the output of this attempt was deleted, since the disk
 UNFINISHED: Final = ".part"
 """End of the name of a file whose last part is missing."""
 
-_TEXTS: Final = (OUTPUT_FILE, RESULT_FILE, PATCH_FILE, PUBLICATION_FILE)
+_TEXTS: Final = (OUTPUT_FILE, RESULT_FILE, PATCH_FILE, CHANGES_FILE, PUBLICATION_FILE)
 _NAMES_AT_ONCE: Final = 200
 
 _SHORTENED_BYTES: Final = 64 * 1024

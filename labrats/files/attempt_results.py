@@ -3,6 +3,7 @@
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -15,6 +16,7 @@ from labrats.model.errors import NotFound
 from labrats.model.nesting import is_too_deep
 from labrats.model.protocol import (
     BUNDLE_FILE,
+    CHANGES_FILE,
     MAX_VALUES_BYTES,
     OUTPUT_FILE,
     PATCH_FILE,
@@ -47,6 +49,15 @@ class AttemptResults(ABC):
 
     async def patch(self, name: AttemptName) -> BinaryIO:
         return await asyncio.to_thread(open_file, name, self.path_of(name) / PATCH_FILE, "patch")
+
+    async def changes_so_far(self, name: AttemptName) -> BinaryIO:
+        with suppress(NotFound):
+            return await self.patch(name)
+        file = await asyncio.to_thread(open_file, name, self.path_of(name) / CHANGES_FILE, "changes so far")
+        if os.fstat(file.fileno()).st_size > 0:
+            return file
+        file.close()
+        raise NotFound(f"attempt {name} has changed no file so far")
 
     async def bundle(self, name: AttemptName) -> BinaryIO:
         return await asyncio.to_thread(open_file, name, self.path_of(name) / BUNDLE_FILE, "bundle")

@@ -40,6 +40,14 @@ MAX_VALUES_BYTES: Final = 8 * 1024 * 1024
 PATCH_FILE: Final = "changes.patch"
 """The file, in the attempt's folder, of the changes in the workspace; printed in parts like the result."""
 
+CHANGES_FILE: Final = "changes-so-far.patch"
+"""The file, in the attempt's folder, of the changes while the agent runs; empty without any. An executor that shares no
+folder with the engine prints it in parts, several times.
+"""
+
+CHANGES_WANTED_FILE: Final = "changes-wanted"
+"""The file, in the attempt's folder, by which the engine asks for `CHANGES_FILE`. The executor then removes it."""
+
 BUNDLE_FILE: Final = "commits.bundle"
 """The file, in the attempt's folder, of the new commits as a git bundle; printed in parts like the result."""
 
@@ -57,7 +65,7 @@ SESSION_FILE: Final = "session.json.gz"
 home. Printed in parts like the result, and never shown to users.
 """
 
-FILES_IN_PARTS: Final = frozenset({RESULT_FILE, PATCH_FILE, BUNDLE_FILE, PUBLICATION_FILE, SESSION_FILE})
+FILES_IN_PARTS: Final = frozenset({RESULT_FILE, PATCH_FILE, CHANGES_FILE, BUNDLE_FILE, PUBLICATION_FILE, SESSION_FILE})
 """The files that an executor may print in parts."""
 
 IDLE_SECONDS: Final = 900.0

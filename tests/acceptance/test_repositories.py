@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ON_A_CLUSTER
-from tests.acceptance.engine import Engine, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, LocalEngine, User
 from tests.acceptance.git_server import git, make_repository, serve_git
 from tests.chart.engine import InstalledEngine
 from tests.chart.installation import Installation
@@ -66,6 +66,45 @@ async def test_changes_of_a_job_can_be_fetched_from_its_bundle(
     git(origin.path, "fetch", "-q", str(bundle), "labrats:fetched")
     assert git(origin.path, "log", "--format=%an: %s", "main..fetched") == "Labrats: Add uncommitted changes"
     assert git(origin.path, "diff", "--name-only", "main", "fetched") == "README.md"
+
+
+async def test_patch_of_a_running_job_has_the_changes_so_far(user: User, origin: Origin) -> None:
+    steps = [
+        {"log": "begun"},
+        {"sleepMs": 1000},
+        {"write": {"path": "README.md", "text": f"mine {PASSWORD}\n"}},
+        {"log": "README.md is written"},
+        {"sleepMs": 3000},
+        {"write": {"path": "more.txt", "text": "more\n"}},
+        {"log": "more.txt is written"},
+        {"hang": True},
+    ]
+    job = await user.submit(*steps, workspaceSetup={"gitRepo": origin.url, "gitDepth": 1})
+    await user.wait(job, "active")
+    answers = [await user.get(f"/api/jobs/{job}/patch")]
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while "more.txt" not in answers[-1].text:
+            await asyncio.sleep(POLL_SECONDS)
+            answers.append(await user.get(f"/api/jobs/{job}/patch"))
+
+    assert {(each.status_code, each.headers["content-type"]) for each in answers} <= {
+        (200, "text/x-diff; charset=utf-8"),
+        (404, "application/json"),
+    }
+    await user.cancel(job)
+    await user.wait(job)
+    final = await user.get(f"/api/jobs/{job}/patch")
+    assert answers[-1].text == final.text
+    assert "+mine [redacted" in final.text
+
+
+async def test_running_job_without_changes_has_no_patch_and_no_bundle_so_far(user: User, origin: Origin) -> None:
+    job = await user.submit({"log": "begun"}, {"hang": True}, workspaceSetup={"gitRepo": origin.url})
+    await user.wait(job, "active")
+    for kind, reason in (("patch", "has changed no file so far"), ("bundle", "is available once it has ended")):
+        answer = await user.get(f"/api/jobs/{job}/{kind}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert reason in answer.json()["error"]
 
 
 async def test_job_without_changes_has_no_bundle(user: User, origin: Origin) -> None:

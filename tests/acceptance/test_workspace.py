@@ -203,7 +203,7 @@ class TestPatch:
 
         assert [answer.status_code for answer in answers] == [404, 404]
         assert "has not run" in answers[0].json()["error"]
-        assert "is running" in answers[1].json()["error"]
+        assert "has changed no file so far" in answers[1].json()["error"]
 
 
 class TestTokens:

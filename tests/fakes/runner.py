@@ -137,6 +137,13 @@ class MemoryRunner:
             raise NotFound(f"attempt {name} left no patch")
         return _opened(executor.patch)
 
+    async def changes_so_far(self, name: AttemptName) -> BinaryIO:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        if executor is None or not executor.patch:
+            raise NotFound(f"attempt {name} has changed no file so far")
+        return _opened(executor.patch)
+
     async def bundle(self, name: AttemptName) -> BinaryIO:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)

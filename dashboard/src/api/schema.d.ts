@@ -245,6 +245,8 @@ export interface paths {
         /**
          * What a job changed
          * @description Return the changes of an attempt to its workspace, even a failed one's, for `git apply`.
+         *
+         *     Those of a running attempt are the changes so far, and may be some seconds old. Files that git ignores are missing.
          */
         get: operations["getPatch"];
         put?: never;

@@ -226,10 +226,19 @@ async def get_patch(
     job_id: JobId,
     attempt: Annotated[int | None, Query(ge=1, description="The attempt. Default: the latest.")] = None,
 ) -> Response:
-    """Return the changes of an attempt to its workspace, even a failed one's, for `git apply`."""
-    name = await _ended_attempt(request, job_id, attempt, "patch")
+    """Return the changes of an attempt to its workspace, even a failed one's, for `git apply`.
+
+    Those of a running attempt are the changes so far, and may be some seconds old. Files that git ignores are missing.
+    """
+    name, is_running = await _attempt(request, job_id, attempt, "patch")
+    runner = services_of(request).runner
+    if is_running:
+        try:
+            return Patch(await runner.changes_so_far(name))
+        except NotFound as error:
+            raise NotFound(f"the job {job_id} has changed no file so far") from error
     try:
-        return Patch(await services_of(request).runner.patch(name))
+        return Patch(await runner.patch(name))
     except NotFound as error:
         reason = "it changed no file, its log says why, or its output was deleted"
         raise NotFound(f"the job {job_id} left no patch: {reason}") from error
@@ -250,7 +259,9 @@ async def get_bundle(
 
     Its prerequisite is the commit that was cloned. Changes that the agent has not committed are the last commit.
     """
-    name = await _ended_attempt(request, job_id, attempt, "bundle")
+    name, is_running = await _attempt(request, job_id, attempt, "bundle")
+    if is_running:
+        raise NotFound(f"the job {job_id} is running; its bundle is available once it has ended")
     try:
         return Bundle(await services_of(request).runner.bundle(name))
     except NotFound as error:
@@ -258,8 +269,8 @@ async def get_bundle(
         raise NotFound(f"the job {job_id} left no bundle: {reason}") from error
 
 
-async def _ended_attempt(request: Request, job_id: str, attempt: int | None, kind: str) -> AttemptName:
-    """Return the name of an attempt that has ended, the latest without a number. Raises NotFound if it has not.
+async def _attempt(request: Request, job_id: str, attempt: int | None, kind: str) -> tuple[AttemptName, bool]:
+    """Return the name of an attempt, the latest without a number, and whether it runs. Raises NotFound without any.
 
     kind: what the caller asks for.
     """
@@ -269,9 +280,7 @@ async def _ended_attempt(request: Request, job_id: str, attempt: int | None, kin
     number = attempt or job.status.attempts
     if number > job.status.attempts:
         raise NotFound(f"the job {job_id} has {job.status.attempts} attempts, and no attempt {number}")
-    if job.phase is Phase.RUNNING and number == job.status.attempts:
-        raise NotFound(f"the job {job_id} is running; its {kind} is available once it has ended")
-    return AttemptName(job_id, number)
+    return AttemptName(job_id, number), job.phase is Phase.RUNNING and number == job.status.attempts
 
 
 @router.post(

@@ -1,6 +1,7 @@
 """The folders of attempts on this machine."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from labrats.files.trees import remove_path, remove_tree, sizes_on_disk
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
+    CHANGES_FILE,
+    CHANGES_WANTED_FILE,
     CLAIM_FILE,
     CREDENTIALS_FOLDER,
     EXIT_FILE,
@@ -25,7 +28,7 @@ from labrats.model.protocol import (
 from labrats.model.record import encode
 from labrats.processes import ProcessId, executor_process_name, process_name
 
-_SCRATCH: Final = ("home", "tmp", "baseline.git", "staging.git", CREDENTIALS_FOLDER)
+_SCRATCH: Final = ("home", "tmp", "baseline.git", "staging.git", "running.git", CREDENTIALS_FOLDER)
 """Folders beside the output that are deleted with the workspace."""
 
 _ORIGIN_FILE: Final = "origin"
@@ -49,6 +52,22 @@ class AttemptFolder:
     def is_resumable(self) -> bool:
         """True while a later attempt can use the workspace and the home."""
         return (self.path / BASELINE_FILE).is_file() and self.workspace.is_dir()
+
+    def has_changes_younger_than(self, seconds: float) -> bool:
+        """Return whether the executor has reported the changes so far in the last seconds."""
+        try:
+            return time.time() - (self.path / CHANGES_FILE).lstat().st_mtime < seconds
+        except FileNotFoundError:
+            return False
+
+    def ask_for_changes(self) -> None:
+        """Ask the executor for the changes so far."""
+        write_new(self.path / CHANGES_WANTED_FILE, b"")
+
+    @property
+    def is_asked_for_changes(self) -> bool:
+        """True until the executor has reported the changes so far, or has failed to."""
+        return (self.path / CHANGES_WANTED_FILE).exists()
 
     def forbid_resume(self) -> None:
         """Prevent later attempts from using the workspace and the home."""

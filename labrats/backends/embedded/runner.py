@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 import structlog
 from msgspec.structs import replace
@@ -68,6 +68,13 @@ REAP_SECONDS: Final = 5.0
 
 ADOPT_SECONDS: Final = 1.0
 """Time after which an executor is watched if there was no file descriptor for it."""
+
+CHANGES_SECONDS: Final = 5.0
+"""Age up to which the changes of a running attempt are not computed again."""
+
+CHANGES_PATIENCE_SECONDS: Final = 10.0
+CHANGES_POLL_SECONDS: Final = 0.1
+"""Time to wait for these changes, and the pause between two looks."""
 
 UNCLAIMED_SECONDS: Final = 1.0
 """Pause after an executor died before it claimed its attempt, since the next one may die of the same cause."""
@@ -239,6 +246,21 @@ class LocalRunner(AttemptResults):
 
     def path_of(self, name: AttemptName) -> Path:
         return self._folder(name).path
+
+    async def changes_so_far(self, name: AttemptName) -> BinaryIO:
+        await self._ask_for_changes(name)
+        return await super().changes_so_far(name)
+
+    async def _ask_for_changes(self, name: AttemptName) -> None:
+        """Have the executor report the changes of the last seconds. Give up after a while: it may be busy."""
+        folder = self._folder(name)
+        if folder.has_changes_younger_than(CHANGES_SECONDS) or not isinstance(await self.find(name), Alive):
+            return
+        with suppress(OSError, TimeoutError):  # the disk may be full
+            folder.ask_for_changes()
+            async with asyncio.timeout(CHANGES_PATIENCE_SECONDS):
+                while folder.is_asked_for_changes and isinstance(await self.find(name), Alive):
+                    await asyncio.sleep(CHANGES_POLL_SECONDS)
 
     async def place(self, name: AttemptName) -> Place:
         return Place()

@@ -22,6 +22,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BUNDLE_BYTES,
     BUNDLE_FILE,
+    CHANGES_FILE,
     FILES_IN_PARTS,
     LINE_BYTES,
     OUTPUT_BYTES,
@@ -42,8 +43,8 @@ T = TypeVar("T")
 SPARE_BYTES: Final = 1024 * 1024
 """Tolerance above the bound that executors keep to. Only the output of a foreign executor is cut here."""
 
-PARTS_BYTES: Final = 96 * 1024 * 1024
-"""Maximum size of all files in parts together: more than a result, a patch, a bundle and a session may have."""
+PARTS_BYTES: Final = 104 * 1024 * 1024
+"""Maximum size of all files in parts together: more than a result, two patches, a bundle and a session may have."""
 
 ATTEMPTS_FOLDER: Final = "attempts"
 """Folder of the attempts on the volume."""
@@ -128,6 +129,8 @@ class AttemptFiles:
         self.create(owner="")
         with suppress(FileNotFoundError):
             sync(self.output)
+        for name in (CHANGES_FILE, f"{CHANGES_FILE}{UNFINISHED}"):
+            (self.folder / name).unlink(missing_ok=True)
         unfinished = self.folder / f"ending.{os.urandom(4).hex()}"
         unfinished.write_bytes(encode(failure))
         sync(unfinished)
@@ -178,7 +181,9 @@ class OutputCopy:
         self._size, self.last = _end_of(files.output)
         self._next_seq = self.last.seq + 1 if self.last else 1
         self.missing = 0
-        self._parts = {file: _FileInParts(files.folder / file) for file in FILES_IN_PARTS}
+        self._parts = {
+            file: _FileInParts(files.folder / file, is_repeated=file == CHANGES_FILE) for file in FILES_IN_PARTS
+        }
         self.is_complete = isinstance(self.last, ResultEvent | ErrorEvent)
 
     def append(self, lines: Iterable[bytes]) -> None:
@@ -217,10 +222,12 @@ class OutputCopy:
 class _FileInParts:
     """A file that an executor prints in parts, in order and once. Other parts are ignored.
 
+    is_repeated: whether the executor may print the file again. The last one counts, and may be lost in a crash.
     size: the largest size that it has had.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_repeated: bool) -> None:
+        self._is_repeated = is_repeated
         self._path, self._unfinished = path, path.with_name(f"{path.name}{UNFINISHED}")
         self._begun = _size_of(self._unfinished)
         self.size = max(_size_of(path), self._begun)
@@ -230,6 +237,10 @@ class _FileInParts:
 
     def add(self, part: PartEvent) -> None:
         """Take a part, if it is the next one. An earlier engine may have written those before the first."""
+        if self._is_repeated and part.offset == 0:
+            self._begun, self._next_offset = 0, 0
+            self._fresh.clear()
+            self._has_last_part = self._is_complete = False
         if self._next_offset is None and 0 <= part.offset <= self._begun:
             self._next_offset = part.offset
         if self._has_last_part or part.offset != self._next_offset:
@@ -241,11 +252,16 @@ class _FileInParts:
 
     def write(self) -> None:
         """Write the parts that were added since the last write."""
-        if self._fresh and self._next_offset is not None:
-            _write_at(self._unfinished, bytes(self._fresh), self._next_offset - len(self._fresh))
+        is_empty = self._is_repeated and self._next_offset == 0 and not self._is_complete
+        if self._next_offset is not None and (self._fresh or is_empty):
+            offset = self._next_offset - len(self._fresh)
+            if self._is_repeated and offset == 0:
+                self._unfinished.unlink(missing_ok=True)  # the one before may be incomplete
+            _write_at(self._unfinished, bytes(self._fresh), offset)
             self._fresh.clear()
         if self._has_last_part and not self._is_complete:
-            sync(self._unfinished)
+            if not self._is_repeated:
+                sync(self._unfinished)
             self._unfinished.replace(self._path)
             self._is_complete = True
 

@@ -143,6 +143,9 @@ class TroubledRunner:
     async def patch(self, name: AttemptName) -> BinaryIO:
         return await self._trouble.call(lambda: self._runner.patch(name))
 
+    async def changes_so_far(self, name: AttemptName) -> BinaryIO:
+        return await self._trouble.call(lambda: self._runner.changes_so_far(name))
+
     async def bundle(self, name: AttemptName) -> BinaryIO:
         return await self._trouble.call(lambda: self._runner.bundle(name))
 

@@ -12,7 +12,7 @@ from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.failures import ENDING_WAS_DAMAGED, NEVER_STARTED, failure_without_outcome
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.model.attempt_name import AttemptName
-from labrats.model.protocol import BUNDLE_FILE, PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
+from labrats.model.protocol import BUNDLE_FILE, CHANGES_FILE, PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
 from labrats.model.record import encode
 from tests.fakes.clock import NOON
 from tests.support.builders import a_log, a_result
@@ -164,6 +164,20 @@ def test_an_executor_can_cause_only_a_few_writes_by_parts_of_files(
     assert calls["pwrite"] == 2
     assert calls["fsync"] <= 2
     assert (files.folder / RESULT_FILE).read_bytes() == b"a"
+
+
+def test_changes_so_far_are_replaced_by_each_later_report_and_removed_at_the_end(files: AttemptFiles) -> None:
+    copy, changes = OutputCopy(files), files.folder / CHANGES_FILE
+    for seq, content in ((1, b"a long report"), (3, b"short"), (5, b""), (7, b"+line"), (9, b"+lines")):
+        copy.append(lines_of(parts_of(CHANGES_FILE, content, seq=seq)))
+        assert changes.read_bytes() == content
+    copy.append(lines_of(parts_of(CHANGES_FILE, b"a report that is interrupted", seq=11)[:1]))
+    assert changes.read_bytes() == b"+lines"
+    successor = OutputCopy(files)
+    successor.append(lines_of(parts_of(CHANGES_FILE, b"the last", seq=13)))
+    assert changes.read_bytes() == b"the last"
+    files.record_ending(NEVER_STARTED)
+    assert not changes.exists()
 
 
 @pytest.mark.parametrize("name", ["output.jsonl", "../escaped", "/etc/escaped", "ending.json", "owner"])
