@@ -37,7 +37,7 @@ _QUERY: Final = re.compile(r"((beta|api-version|client_version|limit|after_id|be
 _FORWARDED: Final = frozenset(
     b"accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version conversation-id "
     b"idempotency-key openai-beta originator session-id thread-id traceparent tracestate user-agent version x-app "
-    b"x-client-request-id x-openai-subagent".split()
+    b"x-client-request-id x-openai-internal-codex-responses-lite x-openai-subagent".split()
 )
 _FORWARDED_PREFIXES: Final = (b"x-claude-code-", b"x-codex-", b"x-stainless-")
 """The headers that are forwarded: those of the agents' programs and of the providers' libraries.

@@ -1045,9 +1045,14 @@ async def test_headers_that_choose_who_pays_are_not_forwarded(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "header",
     [
-        *("X-Forwarded-Host", "X-Original-URL", "X-HTTP-Method-Override", "x-portkey-custom-host"),
-        *("Helicone-Target-Url", "x-goog-api-key", "apikey", "X-Serving-Authorization", "x-goog-user-project"),
-        *("x-target-url", "X-New-Gateway-Route", "Cookie", "Via"),
+        *("X-Forwarded-Host", "X-Original-URL", "X-HTTP-Method-Override", "X-Forwarded-Prefix", "Cookie", "Via"),
+        *("x-goog-api-key", "apikey", "api-key", "X-Serving-Authorization", "x-goog-user-project", "X-Amz-Target"),
+        *("x-target-url", "x-target-host", "x-base-url", "X-New-Gateway-Route", "HTTP-Referer", "X-Title"),
+        *("x-litellm-api-key", "x-litellm-tags", "x-litellm-model", "x-litellm-customer-id"),
+        *("x-portkey-custom-host", "x-portkey-config", "x-portkey-provider", "x-portkey-virtual-key"),
+        *("Helicone-Target-Url", "Helicone-Auth", "Helicone-Fallbacks", "Helicone-OpenAI-Api-Base"),
+        *("cf-aig-authorization", "cf-aig-custom-cost", "cf-aig-metadata", "cf-aig-byok-alias"),
+        *("x-ai-eg-model", "x-kong-llm-model", "x-vercel-ai-gateway", "x-provider", "x-model"),
     ],
 )
 async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_path: Path, header: str) -> None:
@@ -1056,6 +1061,26 @@ async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_
 
     assert b"other" not in proxy.heads[0]
     assert b"x-stainless-lang: js" in proxy.heads[0].lower()
+
+
+HEADERS_OF_PROGRAMS = {
+    "Claude Code": "accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version user-agent x-app "
+    "x-claude-code-agent-id x-claude-code-session-id x-stainless-arch x-stainless-lang x-stainless-os x-stainless-package-version "
+    "x-stainless-retry-count x-stainless-runtime x-stainless-runtime-version x-stainless-timeout",
+    "Codex": "accept originator session-id thread-id user-agent x-client-request-id x-codex-beta-features "
+    "x-codex-turn-metadata x-codex-window-id x-openai-internal-codex-responses-lite",
+    "local provider": "accept user-agent",
+}
+"""The headers of the programs in tests/agents and tests/local, besides those that the proxy sets itself."""
+
+
+@pytest.mark.parametrize("names", HEADERS_OF_PROGRAMS.values(), ids=HEADERS_OF_PROGRAMS.keys())
+async def test_headers_of_the_agents_programs_are_forwarded(tmp_path: Path, names: str) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        await proxy.send(a_request(headers="".join(f"{name}: a-value\r\n" for name in names.split())))
+
+    found = proxy.heads[0].lower().split(b"\r\n")
+    assert [name for name in names.split() if f"{name}: a-value".encode() not in found] == []
 
 
 async def test_closed_proxy_ends_and_refuses_requests_until_it_is_opened(tmp_path: Path) -> None:
