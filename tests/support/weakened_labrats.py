@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 VARIABLE: Final = "TEST_WITHOUT_DEFENCE"
+NOTHING_TO_REPLACE: Final = "is missing, so that no defence can be replaced"
 
 
 def without(defence: str) -> dict[str, str]:
@@ -26,7 +27,7 @@ def without(defence: str) -> dict[str, str]:
 def _replace(owner: ModuleType | type, name: str, value: object) -> None:
     """Replace a function or a constant, which must exist."""
     if not hasattr(owner, name):
-        raise SystemExit(f"{owner.__name__} has no {name} to replace")
+        raise SystemExit(f"{owner.__name__}.{name} {NOTHING_TO_REPLACE}")
     setattr(owner, name, value)
 
 
@@ -250,7 +251,7 @@ def _with_reach_of_the_model_server() -> None:
 def _with_headers_of_gateways() -> None:
     from labrats.executor.key_proxy import request_policy
 
-    _replace(request_policy, "_PREFIXES_NOT_FORWARDED", (b"no header has this name",))
+    _replace(request_policy, "_FORWARDED_PREFIXES", (b"",))
 
 
 WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {

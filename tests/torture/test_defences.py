@@ -14,7 +14,7 @@ import pytest
 
 from labrats.sandbox.landlock import can_scope_sockets
 from tests.acceptance.test_injections import SHOWN_BY_GOALS, SHOWN_WITHOUT_SANDBOX
-from tests.support.weakened_labrats import VARIABLE, WEAKENINGS
+from tests.support.weakened_labrats import NOTHING_TO_REPLACE, VARIABLE, WEAKENINGS
 
 pytestmark = pytest.mark.slow
 
@@ -82,4 +82,5 @@ def run_test(test: str, environment: dict[str, str]) -> int:
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert "Error in sitecustomize" not in done.stderr, done.stderr
+    assert NOTHING_TO_REPLACE not in done.stderr, done.stderr  # the program ends with the status of a failed test
     return done.returncode
