@@ -1065,8 +1065,9 @@ async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_
 
 HEADERS_OF_PROGRAMS = {
     "Claude Code": "accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version user-agent x-app "
-    "x-claude-code-agent-id x-claude-code-session-id x-stainless-arch x-stainless-lang x-stainless-os x-stainless-package-version "
-    "x-stainless-retry-count x-stainless-runtime x-stainless-runtime-version x-stainless-timeout",
+    "x-claude-code-agent-id x-claude-code-session-id x-stainless-arch x-stainless-lang x-stainless-os "
+    "x-stainless-package-version x-stainless-retry-count x-stainless-runtime x-stainless-runtime-version "
+    "x-stainless-timeout",
     "Codex": "accept originator session-id thread-id user-agent x-client-request-id x-codex-beta-features "
     "x-codex-turn-metadata x-codex-window-id x-openai-internal-codex-responses-lite",
     "local provider": "accept user-agent",
