@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, Route, ViewportSize, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, ViewportSize, expect
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 from tests.acceptance.git_server import make_repository
@@ -244,6 +244,42 @@ async def test_changes_are_shown_by_file(page: Page, engine: LocalEngine, admin:
     await expect(lock).to_contain_text("{}")
     await page.get_by_role("button", name="Split").click()
     await expect(page).to_have_url(re.compile("view=split"))
+
+
+async def test_changes_of_a_running_job_are_followed_to_its_end(page: Page, engine: LocalEngine, admin: User) -> None:
+    steps = [
+        {"write": {"path": "a.txt", "text": "one\n"}},
+        {"sleepMs": 8000},
+        {"write": {"path": "a.txt", "text": "one\nand more\n"}},
+        {"write": {"path": "b.txt", "text": "two\n"}},
+        {"sleepMs": 8000},
+        {"write": {"path": "c.txt", "text": "three\n"}},
+        {"result": 1},
+    ]
+    job = await admin.submit(*steps)
+    while (await admin.get(f"/api/jobs/{job}/patch")).status_code == 404:
+        await asyncio.sleep(POLL_SECONDS)
+    await sign_in(page, engine, f"/jobs/{job}/changes")
+    main, first = page.get_by_role("main"), page.get_by_role("region", name="Changes of a.txt")
+    await expect(first).to_contain_text("one")
+    await expect(main).to_contain_text("changes so far")
+    await first.locator("table").evaluate("table => { table.dataset.kept = 'yes'; }")
+    await expect(page.get_by_role("region", name="Changes of b.txt")).to_contain_text("two")
+    await expect(first).to_contain_text("and more")
+    await expect(page.get_by_role("region", name="Changes of c.txt")).to_contain_text("three")
+    await expect(main).not_to_contain_text("changes so far")
+    await expect(first.locator("table[data-kept]")).to_contain_text("and more")
+
+
+async def test_running_job_without_changes_says_so(chromium: Browser, engine: LocalEngine, admin: User) -> None:
+    page = await chromium.new_page()  # whose console reports the missing patch
+    job = await admin.submit({"hang": True})
+    await admin.wait(job, "active")
+    await sign_in(page, engine, f"/jobs/{job}/changes")
+    await expect(page.get_by_role("heading", name="No changes so far")).to_be_visible()
+    await admin.cancel(job)
+    await expect(page.get_by_text("The attempt changed no file")).to_be_visible()
+    await page.close()
 
 
 async def test_job_of_version_0_1_has_no_recorded_isolation(browser: BrowserContext, own_engine: LocalEngine) -> None:

@@ -1,4 +1,4 @@
-import { useQuery } from '@tanstack/react-query';
+import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { memo, useRef, useState } from 'react';
 
 import { visible } from '../../lib/ansi';
@@ -42,6 +42,8 @@ const CHANGE_WORDS = { added: 'new', deleted: 'deleted', renamed: 'renamed', mod
 
 interface ChangedFileProps {
   reader: PatchReader;
+  /** That of the patch. Lines of an earlier one are shown until those of this one are read. */
+  version: number;
   index: number;
   file: PatchFile;
   isSplit: boolean;
@@ -51,6 +53,7 @@ interface ChangedFileProps {
 
 export const ChangedFile = memo(function ChangedFile({
   reader,
+  version,
   index,
   file,
   isSplit,
@@ -80,7 +83,13 @@ export const ChangedFile = memo(function ChangedFile({
         ) : file.lines === 0 ? (
           <p className={styles.folded}>{file.change === 'renamed' ? 'Renamed without changes.' : 'No line changed.'}</p>
         ) : isShown ? (
-          <Lines reader={reader} index={index} file={file} isSplit={isSplit && file.added > 0 && file.removed > 0} />
+          <Lines
+            reader={reader}
+            version={version}
+            index={index}
+            file={file}
+            isSplit={isSplit && file.added > 0 && file.removed > 0}
+          />
         ) : (
           <p className={styles.folded}>
             A large or generated file.{' '}
@@ -96,11 +105,13 @@ export const ChangedFile = memo(function ChangedFile({
 /** The lines of a file. isSplit: in two columns, none of which is empty. */
 function Lines({
   reader,
+  version,
   index,
   file,
   isSplit,
 }: {
   reader: PatchReader;
+  version: number;
   index: number;
   file: PatchFile;
   isSplit: boolean;
@@ -113,10 +124,11 @@ function Lines({
     error,
     refetch,
   } = useQuery({
-    queryKey: ['patch', reader.url, 'chunks', index],
+    queryKey: ['patch', reader.url, 'chunks', version, index],
     queryFn: () => reader.chunks(index),
     enabled: isNear,
     staleTime: Infinity,
+    placeholderData: keepPreviousData,
   });
   return (
     <div
@@ -134,7 +146,15 @@ function Lines({
             chunks
               .slice(0, limit)
               .map((lines, chunk) => (
-                <ChunkLines key={chunk} reader={reader} index={index} chunk={chunk} lines={lines} isSplit={isSplit} />
+                <ChunkLines
+                  key={chunk}
+                  reader={reader}
+                  version={version}
+                  index={index}
+                  chunk={chunk}
+                  lines={lines}
+                  isSplit={isSplit}
+                />
               ))
           ) : (
             <div style={{ height: file.lines * LINE_HEIGHT }} />
@@ -156,12 +176,14 @@ function Lines({
  */
 function ChunkLines({
   reader,
+  version,
   index,
   chunk,
   lines,
   isSplit,
 }: {
   reader: PatchReader;
+  version: number;
   index: number;
   chunk: number;
   lines: number;
@@ -170,10 +192,11 @@ function ChunkLines({
   const place = useRef<HTMLDivElement>(null);
   const isNear = useIsNear(place, isSplit);
   const { data } = useQuery({
-    queryKey: ['patch', reader.url, 'lines', index, chunk],
+    queryKey: ['patch', reader.url, 'lines', version, index, chunk],
     queryFn: () => reader.lines(index, chunk),
     enabled: isNear,
     staleTime: Infinity,
+    placeholderData: keepPreviousData,
     gcTime: 5_000,
     structuralSharing: false,
   });

@@ -1,9 +1,8 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { keepPreviousData, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useEffect, useMemo, useState } from 'react';
 
-import { ApiError } from '../../api/client';
-import { bundleUrl, patchUrl, type JobDetail } from '../../api/jobs';
+import { bundleUrl, hasEnded, patchUrl, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { bytes, count, counted } from '../../lib/format';
 import { readStoredJson, writeStored } from '../../lib/storage';
@@ -14,19 +13,19 @@ import { Empty, Failure, Loading } from '../../ui/states';
 import { Attempts } from './attempts';
 import { ChangedFile, fileId, Numbers } from './changed-file';
 import styles from './changes-tab.module.css';
-import type { PatchFile } from './patch';
-import { PatchReader } from './patch-reader';
+import { PatchReader, type PatchIndex } from './patch-reader';
 import { PatchTree } from './patch-tree';
 import { NO_CHANGES, whyNoBundle, whyNoPatch } from './sentences';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 
 /** Files whose changes are on the page at once. */
 const WINDOW = 50;
+/** The time between two requests for the changes of a running attempt. The engine computes them no more often. */
+const REFRESH_MS = 5_000;
 
 export function ChangesTab() {
   const job = useJob();
   const attempt = useAttempt(job);
-  const isOver = attempt > 0 && (attempt < job.attempts || job.status !== 'active');
   return (
     <>
       {job.attempts > 1 && (
@@ -34,12 +33,10 @@ export function ChangesTab() {
           <Attempts job={job} />
         </div>
       )}
-      {isOver ? (
+      {attempt > 0 ? (
         <AttemptChanges key={attempt} job={job} attempt={attempt} />
       ) : (
-        <Empty title={job.attempts === 0 ? 'No changes' : 'The changes are not available yet'}>
-          {job.attempts === 0 ? 'The job never ran.' : 'The patch is made when the attempt ends.'}
-        </Empty>
+        <Empty title="No changes">{hasEnded(job.status) ? 'The job never ran.' : 'The job has not started.'}</Empty>
       )}
     </>
   );
@@ -48,12 +45,15 @@ export function ChangesTab() {
 function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
   const queries = useQueryClient();
   const reader = useMemo(() => new PatchReader(patchUrl(job.id, attempt)), [job.id, attempt]);
-  const { data, error, refetch } = useQuery({
-    queryKey: ['patch', reader.url],
+  const isLive = attempt === job.attempts && job.status === 'active';
+  const { data, error, refetch, isPlaceholderData } = useQuery({
+    queryKey: ['patch', reader.url, isLive ? 'so far' : 'final'],
     queryFn: () => reader.open(),
     retry: false,
     staleTime: Infinity,
-    structuralSharing: false,
+    refetchInterval: isLive ? REFRESH_MS : false,
+    placeholderData: keepPreviousData, // the changes so far, until the final ones are read
+    structuralSharing: sameVersion,
   });
   useEffect(
     () => () => {
@@ -62,8 +62,8 @@ function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
     },
     [reader, queries],
   );
-  if (error instanceof ApiError && error.status === 404) return <NoPatch job={job} attempt={attempt} />;
-  if (error)
+  if (data === null && !isPlaceholderData) return isLive ? <NoChangesSoFar /> : <NoPatch job={job} attempt={attempt} />;
+  if (error && !data)
     return (
       <div className={styles.page}>
         <Failure error={error} onRetry={() => void refetch()} />
@@ -75,7 +75,17 @@ function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
         <Loading rows={8} height={28} />
       </div>
     );
-  return <Files job={job} attempt={attempt} reader={reader} files={data.files} size={data.bytes} />;
+  return <Files job={job} attempt={attempt} reader={reader} patch={data} isLive={isLive} />;
+}
+
+/** The earlier answer for a patch that has not changed, so that nothing is drawn again. */
+function sameVersion(before: unknown, after: unknown): unknown {
+  const [known, next] = [before, after] as (PatchIndex | null | undefined)[];
+  return known && known.version === next?.version ? known : after;
+}
+
+function NoChangesSoFar() {
+  return <Empty title="No changes so far">Changes appear here while the agent works.</Empty>;
 }
 
 function NoPatch({ job, attempt }: { job: JobDetail; attempt: number }) {
@@ -116,15 +126,16 @@ function Files({
   job,
   attempt,
   reader,
-  files,
-  size,
+  patch,
+  isLive,
 }: {
   job: JobDetail;
   attempt: number;
   reader: PatchReader;
-  files: readonly PatchFile[];
-  size: number;
+  patch: PatchIndex;
+  isLive: boolean;
 }) {
+  const { files } = patch;
   const change = useChangeSearch();
   const { view, file: chosen } = useJobSearch();
   const [viewed, toggleViewed] = useViewed(`${job.id} ${attempt}`);
@@ -132,7 +143,7 @@ function Files({
   useEffect(() => {
     if (chosen !== undefined) document.getElementById(fileId(chosen))?.scrollIntoView();
   }, [chosen]); // not for more files: the reader goes on from where they are
-  const noBundle = attempt === job.attempts ? whyNoBundle(job) : undefined;
+  const noBundle = attempt === job.attempts && !isLive ? whyNoBundle(job) : undefined;
   const added = files.reduce((sum, file) => sum + file.added, 0);
   const removed = files.reduce((sum, file) => sum + file.removed, 0);
   const open = (index: number) => {
@@ -147,7 +158,10 @@ function Files({
       <div className={styles.bar}>
         <p>
           <strong>{counted(files.length, 'file')}</strong> <Numbers added={added} removed={removed} />{' '}
-          <span className={styles.faint}>{bytes(size)}</span>
+          <span className={styles.faint}>
+            {bytes(patch.bytes)}
+            {isLive && ', changes so far'}
+          </span>
         </p>
         <span className={styles.space} />
         {attempt === job.attempts && <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />}
@@ -178,6 +192,7 @@ function Files({
             <ChangedFile
               key={file.path}
               reader={reader}
+              version={patch.version}
               index={shown.first + position}
               file={file}
               isSplit={view === 'split'}
@@ -217,7 +232,7 @@ function useViewed(patch: string): [ReadonlySet<string>, (path: string) => void]
 }
 
 /** The files to show with one of them. */
-function windowAt(files: readonly PatchFile[], path: string | undefined): { first: number; end: number } {
+function windowAt(files: PatchIndex['files'], path: string | undefined): { first: number; end: number } {
   const index = Math.max(
     0,
     files.findIndex((file) => file.path === path),

@@ -9,6 +9,8 @@ export interface PatchIndex {
   files: PatchFile[];
   /** The size of the patch. */
   bytes: number;
+  /** Grows with each change of the patch. */
+  version: number;
 }
 
 export type PatchRequest =
@@ -19,7 +21,7 @@ export type PatchRequest =
 export interface PatchAnswer {
   id: number;
   result:
-    | { index: PatchIndex }
+    | { index: Omit<PatchIndex, 'version'>; isChanged: boolean }
     | { chunks: number[] }
     | { lines: PatchLine[] }
     | { refusal: { status: number; body: unknown } }
@@ -48,14 +50,19 @@ function unreadable(reason: string): Error {
 export class PatchReader {
   private worker: Worker | undefined;
   private lastId = 0;
+  private version = 0;
   private readonly waiting = new Map<number, (result: PatchAnswer['result']) => void>();
 
   constructor(readonly url: string) {}
 
-  /** Fetch the patch. Throws ApiError. */
-  async open(): Promise<PatchIndex> {
+  /** Fetch the patch, also anew. Return null if there is none. Throws ApiError. */
+  async open(): Promise<PatchIndex | null> {
     const result = await this.ask({ kind: 'open', url: this.url, headers: sessionHeaders() });
-    if ('index' in result) return result.index;
+    if ('index' in result) {
+      if (result.isChanged) this.version++;
+      return { ...result.index, version: this.version };
+    }
+    if ('refusal' in result && result.refusal.status === 404) return null;
     if ('refusal' in result) throw errorOf(result.refusal.status, result.refusal.body);
     throw unreadable('failure' in result ? result.failure : 'its worker gave another answer');
   }

@@ -16,9 +16,14 @@ async function answer(request: PatchRequest): Promise<PatchAnswer['result']> {
         return { refusal: { status: response.status, body: (await response.json().catch(() => null)) as unknown } };
       const content = await response.arrayBuffer().catch(() => undefined);
       if (!content) return { refusal: { status: 0, body: null } }; // the connection broke
-      patch = new Uint8Array(content);
-      files = indexPatch(patch);
-      return { index: { files, bytes: patch.length } };
+      const fetched = new Uint8Array(content);
+      const isChanged = !isSame(fetched, patch);
+      if (isChanged) {
+        patch = fetched;
+        files = indexPatch(patch);
+        chunks.clear();
+      }
+      return { index: { files, bytes: patch.length }, isChanged };
     }
     case 'chunks':
       return { chunks: chunksOfFile(request.file).map(({ lines }) => lines) };
@@ -27,6 +32,10 @@ async function answer(request: PatchRequest): Promise<PatchAnswer['result']> {
       return { lines: chunk ? readChunk(patch, chunk) : [] };
     }
   }
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 
 function chunksOfFile(index: number): Chunk[] {
