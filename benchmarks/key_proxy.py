@@ -74,7 +74,7 @@ async def print_table(*, quick: bool) -> None:
 
 async def time_of(port: int, *, size: int, events: int, until_first: bool = False) -> float:
     """Return the seconds of a request on a new connection: until the first byte of its body, or until its end."""
-    body = json.dumps({"model": "benchmark", "size": size, "events": events}).encode()
+    body = json.dumps({"model": "benchmark", "metadata": {"size": size, "events": events}}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
     started = perf_counter()
     head = f"POST /v1/messages HTTP/1.1\r\nHost: a\r\nX-Api-Key: {_TOKEN}\r\nConnection: close\r\n"
@@ -101,7 +101,7 @@ async def serve_model(listener: socket.socket, _: int, over: Event) -> None:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:")
-                await stream(json.loads(await reader.readexactly(length)), writer)
+                await stream(json.loads(await reader.readexactly(length))["metadata"], writer)
                 if b"connection: close" in head.lower():
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):

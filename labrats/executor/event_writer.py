@@ -112,6 +112,7 @@ class EventWriter:
             path=self._name(request.path),
             model=request.model and self._name(request.model),
             refusal=request.refusal and self._sentence(request.refusal),
+            removed_fields=(),
         )
         self.lines.write(RequestEvent(request=cleaned, **self.lines.stamp()))
 

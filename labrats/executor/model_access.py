@@ -39,7 +39,7 @@ MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
 
 MOST_REFUSALS: Final = 20
-"""Most reasons of refused requests in the log. An agent can cause any number of them."""
+"""Most reasons of refused requests, and most names of removed fields, in the log. An agent can cause any number."""
 
 HARD_STOP_SECONDS: Final = 1.0
 """Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
@@ -176,6 +176,7 @@ class ModelRequests:
         self._usage = context.events.totals.measured
         self._reported = 0
         self._refusals = set[str]()
+        self._removed_fields = set[str]()
         self._paused_until: float | None = None
         self._has_seen_overload = False
 
@@ -222,6 +223,7 @@ class ModelRequests:
 
     def _report(self, request: ModelRequest) -> None:
         self._log_refusal(request)
+        self._log_removed_fields(request)
         if self._reported == MOST_REPORTED:
             self._context.events.log("[further requests to the model are not reported]")
         elif self._reported < MOST_REPORTED:
@@ -237,6 +239,14 @@ class ModelRequests:
         self._context.events.log(f"[key proxy: {method} {path} refused: {request.refusal}]")
         if len(self._refusals) == MOST_REFUSALS:
             self._context.events.log("[key proxy: further reasons are only in the events of the requests]")
+
+    def _log_removed_fields(self, request: ModelRequest) -> None:
+        """Log each field that the key proxy does not forward, once: it may be why the model does not obey it."""
+        for name in request.removed_fields:
+            if name not in self._removed_fields and len(self._removed_fields) < MOST_REFUSALS:
+                self._removed_fields.add(name)
+                field, path = map(self._context.events.field, (name, request.path))
+                self._context.events.log(f"[key proxy: the field `{field}` of {path} is not forwarded]")
 
     def report_estimates(self) -> None:
         """Add estimates to the usage before a pause: the attempts after it get what is left of the limits."""

@@ -389,6 +389,7 @@ class ModelRequest(Record):
     is_overload: True if the answer was streamed, and an event of it says that the model is overloaded.
     is_unmeasured: True if no usage was found in a whole answer of the model.
     retry_after_seconds: the pause that the server asks for, if any.
+    removed_fields: names of fields of the body that the key proxy has not forwarded. They are for the log only.
     """
 
     method: str
@@ -402,6 +403,7 @@ class ModelRequest(Record):
     is_unmeasured: bool = False
     retry_after_seconds: float | None = None
     estimated: Usage = Usage()
+    removed_fields: tuple[str, ...] = ()
 
 
 class RequestEvent(ExecutorEvent, tag="request"):

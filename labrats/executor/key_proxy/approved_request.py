@@ -16,7 +16,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 class ApprovedRequest:
     """A request to forward. target: its path with the query. body: a JSON object, or nothing.
 
-    model: None for a request that names none.
+    model: None for a request that names none. removed: the names of the fields of the body that it had.
     """
 
     method: bytes
@@ -24,6 +24,7 @@ class ApprovedRequest:
     headers: Headers
     body: bytes
     model: str | None = None
+    removed: Sequence[str] = ()
 
     @property
     def path(self) -> str:

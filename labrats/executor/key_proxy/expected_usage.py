@@ -32,7 +32,6 @@ _LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
     "/messages": ("max_tokens",),
     "/responses": ("max_output_tokens",),
     "/chat/completions": ("max_tokens", "max_completion_tokens"),
-    "/completions": ("max_tokens",),
 }
 """The fields of a request that limit its answer, by the end of its path."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -75,6 +75,7 @@ class _Exchange:
     is_overload: bool = False
     is_unmeasured: bool = False
     retry_after_seconds: float | None = None
+    removed: Sequence[str] = ()
 
     def finished(self) -> ModelRequest:
         return ModelRequest(
@@ -89,6 +90,7 @@ class _Exchange:
             is_unmeasured=self.is_unmeasured,
             retry_after_seconds=self.retry_after_seconds,
             estimated=self.estimated,
+            removed_fields=tuple(self.removed),
         )
 
 
@@ -201,7 +203,7 @@ class KeyProxy:
                 raise Refused(503, "the agent's run has ended")
             async with self._read_body(client) as body:
                 approved = self._policy.approve(method, target, headers, _taken(body))
-                exchange.model = approved.model
+                exchange.model, exchange.removed = approved.model, approved.removed
                 await _unless_closed(client, self._forward_in_turn(client, approved, exchange))
         except Refused as refused:
             exchange.status, exchange.model = refused.status, refused.model or exchange.model

@@ -30,18 +30,8 @@ _NOT_FETCHED: Final = "search_result"
 """Type of a part that has an address only to say where its text is from."""
 
 _ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_FIELD_OF_SERVER: Final = re.compile(
-    "mcp_servers|plugins|connectors|data_?sources|.*search.*|.*(_url|endpoint)s?|web_.*|brows.*|retrieval.*|"
-    "bootstrap_.*|kv_transfer_params|lora_.*",
-    re.DOTALL,
-)
-"""Fields of a request that ask the server, or a gateway, to search the web, or to connect to other servers."""
-
-_LONGEST_NAME: Final = 200
-"""Characters of the longest name of a field that no gateway reads."""
-
-_FIELD_OF_SERVERS_TOOL: Final = re.compile("search|url|maps|fetch|brows|code_?execution|retrieval|mcp|server")
-"""Fields of a tool in which some gateways find one that the server runs, whatever the tool's type is."""
+_FIELDS_OF_SERVER: Final = ("mcp_servers", "web_search_options")
+"""Fields of a request that let the server search the web, or connect to other servers."""
 
 _FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")
 """The agent's program runs a tool without a type if it has one of these fields."""
@@ -91,9 +81,8 @@ def is_run_by_the_agent(kind: Any) -> bool:
 
 
 def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in request.items():
-        if value and (len(name) > _LONGEST_NAME or _FIELD_OF_SERVER.fullmatch(name.casefold().strip())):
-            yield f"the field `{name[:100]}`"
+    # An empty object enables the search, too.
+    yield from (f"the field `{name}`" for name in _FIELDS_OF_SERVER if request.get(name) not in (None, []))
     if isinstance(request.get("prompt"), dict):
         yield "a stored `prompt`, which may have tools,"
     pending: list[Any] = [request]  # objects and lists
@@ -125,9 +114,6 @@ def _tools_of_server(tools: Any) -> Iterator[str]:
             yield f"a tool without a type and `{_FIELDS_OF_UNTYPED_TOOL[0]}`"
         elif not is_run_by_the_agent(kind):
             yield f"the tool `{kind[:100] if isinstance(kind, str) else 'of an unknown type'}`"
-        for name in tool:
-            if _FIELD_OF_SERVERS_TOOL.search(name.casefold()):
-                yield f"the field `{name[:100]}` of a tool"
 
 
 def _addresses_in(part: Mapping[str, Any], examined: set[int]) -> Iterator[str]:

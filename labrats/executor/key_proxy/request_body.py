@@ -1,12 +1,10 @@
 """The rules for the body of a request: one JSON object for a model of the job, at the usual prices. Does no I/O."""
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from labrats.executor.key_proxy.further_models import Fields, further_models
 from labrats.executor.key_proxy.reach import (
     MOST_VALUES,
     ReachesOthers,
@@ -14,8 +12,8 @@ from labrats.executor.key_proxy.reach import (
     searches_by_itself,
     without_reach,
 )
+from labrats.executor.key_proxy.request_fields import FieldFilter
 from labrats.executor.key_proxy.responses import Refused
-from labrats.executor.usage_limits import UsageLimits
 from labrats.model.model_names import AllowedModels
 from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
@@ -23,15 +21,8 @@ from labrats.model.protocol import Task
 MOST_MARKS: Final = 2_000_000
 """Limit on the brackets, commas and quotes of a body. Reading it takes up to some 150 bytes of memory for each."""
 
-_MORE_MODELS: Final = re.compile(
-    "models?|model_(list|info)|.*fallback.*|extra_(body|headers|query)|api_(base|key|version)|base_url|user_config|"
-    "custom_llm_provider|deployment(_?id)?|litellm_.*|preset|provider(_?options)?|router_.*",
-    re.DOTALL,
-)
-"""Fields in which gateways to several models look for one, for further fields, or for another server and key."""
-
-_WITH_STREAM_OPTIONS: Final = ("/chat/completions", "/completions")
-"""Paths whose streams report their usage only if the request asks for it."""
+_STREAM_WITH_OPTIONS: Final = "/chat/completions"
+"""End of the path whose streams report their usage only if the request asks for it."""
 
 _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
     "speed": frozenset({b"null", b'"standard"'}),
@@ -40,9 +31,15 @@ _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
 }
 """Fields by which a request asks for a faster answer, or one from a place, and their values that cost no more."""
 
-
-_NUMBERS_OF_ANSWERS: Final = ("n", "best_of")
 _NULL: Final = msgspec.Raw(b"null")
+
+
+class CheckedBody(NamedTuple):
+    """A body as it is forwarded. removed: the names of the fields that are not forwarded."""
+
+    model: str
+    content: bytes
+    removed: Sequence[str]
 
 
 class BodyRules:
@@ -51,11 +48,10 @@ class BodyRules:
     def __init__(self, task: Task) -> None:
         self._config = task.config
         self._models = AllowedModels.of(task.config)
-        self._is_limited = bool(UsageLimits.of(task))
         self._limits_server = limits_model_server(task.config.network, task.endpoint)
 
-    def check(self, path: str, body: bytes) -> tuple[str, bytes]:
-        """Return the model that a body names, and the body with each of its fields, and of its tools' fields, once.
+    def check(self, path: str, body: bytes) -> CheckedBody:
+        """Return a body as it is forwarded: with its listed fields, each of them and of its tools' fields once.
 
         Parsers differ in which of two equal fields they use, so that a second `model` could reach the server. A stream
         is told to report its usage: without it, the report of the agent's program would count. Raises Refused.
@@ -70,11 +66,8 @@ class BodyRules:
             model = msgspec.json.decode(fields.get("model", _NULL), type=str)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "the body must be a JSON object with the name of a model") from None
-        if unusual := next((name for name in fields if name != name.casefold().strip()), None):
-            # Some servers ignore case, so that such a field would be another one there.
-            raise Refused(400, f"the fields of a request are written in small letters: {unusual[:100]!r} is not")
-        if any(name != "model" and _MORE_MODELS.fullmatch(name.casefold().strip()) for name in fields):
-            raise Refused(400, "the body must name one model, in the field `model`")
+        filter_ = FieldFilter()
+        fields = filter_.keep_listed(path, fields)
         if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
         self._check_model(model)
@@ -82,28 +75,18 @@ class BodyRules:
         is_chosen = model == self._config.model  # by whoever has chosen the rule, too
         if self._limits_server and not is_chosen and searches_by_itself(model):
             raise Refused(400, f"the model {model[:100]!r} searches the web, and this job has a network rule", model)
-        tools = _tools_of(fields.get("tools", _NULL))
-        for other in _further_models(fields, tools):
+        for other in filter_.models:
             self._check_model(other)
-        if tools:
-            fields["tools"] = msgspec.Raw(msgspec.json.encode(tools))
-        if path.endswith(_WITH_STREAM_OPTIONS) and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
+        if path.endswith(_STREAM_WITH_OPTIONS) and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
             fields["stream_options"] = _with_usage(fields.get("stream_options", _NULL))
         once = msgspec.json.encode(fields)
-        return model, _without_reach(once) if self._limits_server else once
+        return CheckedBody(model, _without_reach(once) if self._limits_server else once, filter_.removed)
 
     def _check_price(self, fields: Mapping[str, msgspec.Raw]) -> None:
-        """Raise Refused for a request that costs more than its tokens, or for several answers in a job with a limit."""
+        """Raise Refused for a request that costs more than its tokens."""
         for name, usual in _AT_USUAL_PRICES.items():
             if name in fields and bytes(fields[name]) not in usual and not self._config.fast:
                 raise Refused(400, f"this answer would cost more, and the job is not `fast`: leave out `{name}`")
-        if not self._is_limited:
-            return
-        for name in _NUMBERS_OF_ANSWERS:
-            if bytes(fields.get(name, msgspec.Raw(b"1"))) not in (b"1", b"null"):
-                raise Refused(400, f"a job with a limit gets one answer at a time: leave out `{name}`")
-        if bytes(fields.get("prompt", msgspec.Raw(b'""'))).startswith(b"["):  # of /completions: several prompts
-            raise Refused(400, "a job with a limit gets one answer at a time: send `prompt` as a text")
 
     def _check_model(self, model: str) -> None:
         if not model:  # some servers answer with their usual model, whose price could not be found
@@ -129,21 +112,3 @@ def _with_usage(options: msgspec.Raw) -> msgspec.Raw:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused(400, "`stream_options` must be an object") from None
     return msgspec.Raw(msgspec.json.encode({**given, "include_usage": msgspec.Raw(b"true")}))
-
-
-def _tools_of(tools: msgspec.Raw) -> list[dict[str, msgspec.Raw]]:
-    """Return the tools of a request, each field once. Raises Refused unless `tools` is null or a list of objects."""
-    try:
-        return msgspec.json.decode(tools, type=list[dict[str, msgspec.Raw]] | None) or []
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused(400, "`tools` must be a list of objects") from None
-
-
-def _further_models(fields: Fields, tools: Sequence[Fields]) -> list[str]:
-    """Return the models that a request names besides its own. Raises Refused for a field that cannot be examined."""
-    try:
-        return list(further_models(fields, tools))
-    except TooManyValues:
-        raise Refused(413, "a field of the body that may name a model is too large") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Refused(400, "a field of the body that may name a model is not JSON") from None

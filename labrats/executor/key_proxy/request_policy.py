@@ -2,7 +2,7 @@
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +21,7 @@ _POST: Final[Mapping[Api, frozenset[str]]] = {
     "openai": frozenset(
         f"{version}{path}"
         for version in ("", "/v1")
-        for path in ("/responses", "/responses/compact", "/chat/completions", "/completions")
+        for path in ("/responses", "/responses/compact", "/chat/completions")
     ),
 }
 _MODEL: Final = r"(/(?!\.{1,2}$)[\w.:@-]+)"
@@ -76,9 +76,10 @@ class RequestPolicy:
 
     def approve(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> ApprovedRequest:
         """Return the request to forward, after `check_head`. Raises Refused if its model is not the job's."""
-        model = None
+        model: str | None = None
+        removed: Sequence[str] = ()
         if method == b"POST":
-            model, body = self._body_rules.check(target.partition(b"?")[0].decode("latin-1"), body)
+            model, body, removed = self._body_rules.check(target.partition(b"?")[0].decode("latin-1"), body)
         elif body:
             raise Refused(400, "a GET request must not have a body")
         # Some servers read an underscore as a hyphen.
@@ -87,7 +88,7 @@ class RequestPolicy:
         length = str(len(body)).encode()
         of_body = [(b"content-type", b"application/json"), (b"content-length", length)] if method == b"POST" else []
         host = (b"host", self.server.authority.encode("ascii", "replace"))
-        return ApprovedRequest(method, target, [host, *kept, *self.server.credential, *of_body], body, model)
+        return ApprovedRequest(method, target, [host, *kept, *self.server.credential, *of_body], body, model, removed)
 
     def has_token(self, headers: Headers) -> bool:
         """Return whether a request is from the agent. headers: with names in lower case."""

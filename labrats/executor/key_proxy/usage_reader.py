@@ -153,7 +153,7 @@ _ERROR_DECODER: Final = msgspec.json.Decoder(_ErrorEvent)
 _BYTES_OF_TOKEN: Final = 4
 """Bytes of JSON or text for each token in an estimate. It is rather too many, so that estimates are rather low."""
 
-_DELTA: Final = re.compile(rb'[._]delta"|"delta":|"text_completion"')
+_DELTA: Final = re.compile(rb'[._]delta"|"delta":')
 _DELTA_AT: Final = 400
 """Bytes of an event in which it says that it is a part of the answer. Others may contain the request, or repeat it."""
 

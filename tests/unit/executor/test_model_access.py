@@ -22,7 +22,7 @@ from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.network import Network
-from labrats.model.protocol import KEY_PROXY_FILE, MODEL_REQUESTS_FILE, ModelRequest
+from labrats.model.protocol import KEY_PROXY_FILE, MODEL_REQUESTS_FILE, ModelRequest, RequestEvent
 from tests.support.loopback import QuietHandler, served_by
 from tests.unit.executor.attempts import AttemptFolder, Work, a_task, an_attempt, some_work
 from tests.unit.executor.key_proxy.proxies import a_request, status_of, until
@@ -381,6 +381,18 @@ async def test_log_says_once_why_the_key_proxy_refuses_requests(tmp_path: Path) 
         assert work.logs[1] == "[key proxy: POST /v1/messages refused: 0]"
         assert len(work.logs) == model_access_module.MOST_REFUSALS + 1
         assert work.logs[-1] == "[key proxy: further reasons are only in the events of the requests]"
+
+
+async def test_log_names_each_field_once_that_the_key_proxy_removes(tmp_path: Path) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        requests = model_access_module.ModelRequests(work.context)
+        for names in (("models",), ("models", "n\nn"), tuple(map(str, range(model_access_module.MOST_REFUSALS)))):
+            sent = ModelRequest(method="POST", path="/v1/messages", status=200, milliseconds=1, removed_fields=names)
+            requests.add(sent)
+        assert work.logs[0] == "[key proxy: the field `models` of /v1/messages is not forwarded]"
+        assert work.logs[1] == "[key proxy: the field `n n` of /v1/messages is not forwarded]"
+        assert len(work.logs) == model_access_module.MOST_REFUSALS
+        assert [event.request.removed_fields for event in work.events if isinstance(event, RequestEvent)] == [()] * 3
 
 
 @pytest.mark.anyio

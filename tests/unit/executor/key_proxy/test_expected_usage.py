@@ -138,7 +138,6 @@ def test_small_images_count_as_large_ones() -> None:
         ("/responses", {"max_tokens": 30}, None),
         ("/v1/chat/completions", {"max_completion_tokens": 10, "max_tokens": 20}, 20),
         ("/v1/chat/completions", {"max_output_tokens": 1}, None),
-        ("/v1/completions", {"max_tokens": 10, "max_completion_tokens": 20}, 10),
         ("/responses/compact", {"max_output_tokens": 1}, None),
     ],
 )

@@ -26,11 +26,13 @@ def largest_body(kind: str) -> bytes:
 
     A string with one character beyond the usual ones takes four bytes for each character when it is read.
     """
-    start, size = b'{"model":"%s","x":[' % MODEL.encode(), MOST_BODY_BYTES - 200
+    start, size = b'{"model":"%s","messages":[' % MODEL.encode(), MOST_BODY_BYTES - 200
     if kind in REPEATED:
         each, marks = REPEATED[kind]
         parts = b",".join(each % number for number in range(MOST_MARKS // marks - 20))
-        return _filled(start[:-5] + (b'"tools":[' + parts + b"]" if kind == "tools" else parts), size)
+        return _filled(
+            start[: -len(b'"messages":[')] + (b'"tools":[' + parts + b"]" if kind == "tools" else parts), size
+        )
     values = MOST_VALUES - 20
     if kind == "strings":
         length = size // values - 3
@@ -41,7 +43,7 @@ def largest_body(kind: str) -> bytes:
 
 
 def _filled(start: bytes, size: int) -> bytes:
-    return start + b',"y":"' + "😀".encode() + b"a" * (size - len(start) - 20) + b'"}'
+    return start + b',"system":"' + "😀".encode() + b"a" * (size - len(start) - 20) + b'"}'
 
 
 REPEATED: Final = {"fields": (b'"%06d":0', 3), "tools": (b'{"%06d":0}', 4)}
@@ -110,7 +112,7 @@ async def test_largest_requests_at_once_fit_into_the_limit_of_the_container(kind
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    "part", [b'"tools":[%s]' % b",".join([b"{}"] * (MOST_MARKS // 2)), b'"x":"%s"' % (b'\\"' * MOST_MARKS)]
+    "part", [b'"tools":[%s]' % b",".join([b"{}"] * (MOST_MARKS // 2)), b'"system":"%s"' % (b'\\"' * MOST_MARKS)]
 )
 async def test_request_that_takes_more_memory_to_read_is_refused(tmp_path: Path, part: bytes) -> None:
     async with a_proxy(tmp_path, answers(b"")) as proxy:
@@ -125,7 +127,7 @@ if __name__ == "__main__":
 
 @pytest.mark.anyio
 async def test_body_in_parts_of_one_byte_takes_little_more_memory_than_in_one(tmp_path: Path) -> None:
-    body = b'{"model":"%s","x":"%s"}' % (MODEL.encode(), b"a" * 20_000)
+    body = b'{"model":"%s","system":"%s"}' % (MODEL.encode(), b"a" * 20_000)
     head = a_request().partition(b"\r\n\r\n")[0].split(b"\r\n")
     kept = [line for line in head if not line.lower().startswith(b"content-length")]
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)

@@ -1,4 +1,4 @@
-"""Tests of requests that would make the model's server reach other hosts, or use other models."""
+"""Tests of requests that would make the model's server reach other hosts."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy.reach import MOST_VALUES, ReachesOthers, without_reach
+from labrats.executor.key_proxy.reach import MOST_VALUES, without_reach
 from labrats.model.network import AllowedHosts, Network
-from tests.unit.executor.key_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, body_of, status_of
+from tests.unit.executor.key_proxy.proxies import (
+    MESSAGES,
+    MODEL,
+    a_proxy,
+    a_request,
+    a_response,
+    answers,
+    body_of,
+    status_of,
+)
 
 OK = a_response(b"{}")
 RULES = ["none", AllowedHosts(allow=("pypi.org",))]
@@ -19,15 +28,27 @@ def said(*content: dict[str, Any]) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": list(content)}]}
 
 
+def a_request_with(fields: dict[str, Any]) -> bytes:
+    """Return a request with these fields to the API that has them."""
+    apis = {"/responses": ("input", "prompt", "text"), "/chat/completions": ("web_search_options", "response_format")}
+    path = next((path for path, names in apis.items() if not fields.keys().isdisjoint(names)), MESSAGES)
+    return a_request(json.dumps({"model": MODEL} | fields).encode(), path=path)
+
+
+def provider_of(request: bytes) -> str:
+    return "claude" if MESSAGES.encode() in request else "codex"
+
+
 REACHING: dict[str, dict[str, Any]] = {
     "web search": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
     "web fetch": {"tools": [{"name": "a"}, {"type": "web_fetch_20250910", "name": "web_fetch"}]},
     "code execution": {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]},
     "mcp of the Responses API": {"tools": [{"type": "mcp", "server_url": _URL}]},
     "hosted shell": {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]},
+    "tool in the conversation": {"input": [{"type": "additional_tools", "tools": [{"type": "web_search"}]}]},
     "tool in a namespace": {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]},
     "mcp of the Messages API": {"mcp_servers": [{"type": "url", "url": _URL}]},
-    "search of chat completions": {"web_search_options": {}, "plugins": [{"id": "web"}]},
+    "search of chat completions": {"messages": [], "web_search_options": {}},
     "file by its id": said({"type": "file", "file": {"file_id": _URL}}),
     "file that seems to be text": said({"type": "file", "file": {"type": "text", "file_id": _URL}}),
     "data that seem to be text": said({"type": "file", "file": {"type": "text", "file_data": _URL}}),
@@ -44,14 +65,8 @@ REACHING: dict[str, dict[str, Any]] = {
     "picture with an address": said({"type": "image_url", "image_url": {"uri": _URL}}),
     "sound with an address": said({"type": "input_audio", "input_audio": {"url": _URL}}),
     "frames of a video": said({"type": "video", "video": [_URL]}),
-    "host of another server": {"bootstrap_host": "attacker.example"},
     "stored prompt with tools": {"prompt": {"id": "pmpt_1"}},
-    "transfer to another server": {"kv_transfer_params": {"remote_host": "attacker.example"}},
     "tools of gateways": {"tools": [{"urlContext": {}}, {"googleSearch": {}}]},
-    "tools of gateways beside a tool": {"tools": [{"type": "function", "function": {"name": "f"}, "url_context": {}}]},
-    "search of a gateway": {"enable_search": True},
-    "live search": {"search_parameters": {"mode": "on"}},
-    "data of a gateway": {"data_sources": [{"type": "x", "parameters": {"endpoint": _URL}}]},
     "picture": said({"type": "image", "source": {"type": "url", "url": _URL}}),
     "picture in a result": said(
         {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": _URL}}]}
@@ -64,8 +79,6 @@ REACHING: dict[str, dict[str, Any]] = {
     },
     "file of a gateway": said({"type": "file", "file": {"filename": "a.pdf", "file_data": _URL}}),
     "sound of a gateway": said({"type": "input_audio", "input_audio": {"data": _URL, "format": "wav"}}),
-    "tools of a server that ignores case": {"input": [], "body": [{"Tools": [{"type": "web_search"}]}]},
-    "type of a tool in another case": {"tools": [{"name": "a", "input_schema": {}, "Type": "web_search"}]},
     "picture for a server that ignores case": said({"type": "image_url", "Image_URL": {"url": _URL}}),
     "address for a server that ignores case": said({"type": "image_url", "image_url": {"URL": "//attacker.example"}}),
     "field with a letter that is another one in lower case": said({"type": "file", "\u017fource": {"url": _URL}}),
@@ -91,10 +104,11 @@ HARMLESS: dict[str, dict[str, Any]] = {
     ),
     "schema of the answer": {
         "text": {"format": {"schema": {"properties": {"source": {"format": "uri", "examples": [_URL]}}}}},
+    },
+    "schema of the answer of chat completions": {
         "response_format": {"json_schema": {"schema": {"properties": {"file": {"default": _URL}}}}},
     },
     "result of a search": said({"type": "search_result", "source": _URL, "title": "a", "content": []}),
-    "no search": {"enable_search": False},
     "picture in the request": said({"type": "image", "source": {"type": "base64", "data": "AAAA"}}),
     "data as an address": said({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
     "file in the request": said({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}),
@@ -108,9 +122,9 @@ HARMLESS: dict[str, dict[str, Any]] = {
 async def test_rule_of_the_network_holds_for_the_server_of_the_model(
     tmp_path: Path, fields: dict[str, Any], network: Network
 ) -> None:
-    body = json.dumps({"model": MODEL} | fields).encode()
-    async with a_proxy(tmp_path, answers(OK), network=network) as proxy:
-        response = await proxy.send(a_request(body))
+    request = a_request_with(fields)
+    async with a_proxy(tmp_path, answers(OK), provider=provider_of(request), network=network) as proxy:
+        response = await proxy.send(request)
 
     assert (status_of(response), proxy.heads) == (400, [])
     assert b"reach other hosts" in body_of(response)
@@ -119,14 +133,17 @@ async def test_rule_of_the_network_holds_for_the_server_of_the_model(
 
 @pytest.mark.parametrize("fields", REACHING.values(), ids=REACHING.keys())
 async def test_server_of_the_model_may_reach_hosts_without_a_rule(tmp_path: Path, fields: dict[str, Any]) -> None:
-    async with a_proxy(tmp_path, answers(OK), network="open") as proxy:
-        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
+    request = a_request_with(fields)
+    async with a_proxy(tmp_path, answers(OK), provider=provider_of(request), network="open") as proxy:
+        assert status_of(await proxy.send(request)) == 200
 
 
 @pytest.mark.parametrize("fields", HARMLESS.values(), ids=HARMLESS.keys())
 async def test_other_requests_pass_with_a_rule(tmp_path: Path, fields: dict[str, Any]) -> None:
-    async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
-        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
+    request = a_request_with(fields)
+    async with a_proxy(tmp_path, answers(OK), provider=provider_of(request), network="none") as proxy:
+        assert status_of(await proxy.send(request)) == 200
+    assert json.loads(proxy.bodies[0]) == {"model": MODEL} | fields
 
 
 @pytest.mark.parametrize(
@@ -169,101 +186,14 @@ async def test_repeated_field_reaches_the_server_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [b"[" * 50_000 + b"]" * 50_000, b"[" + b"{}," * MOST_VALUES + b"{}]"])
 async def test_request_that_is_hard_to_read_is_refused(tmp_path: Path, values: bytes) -> None:
-    body = b'{"model":"%s","input":%s}' % (MODEL.encode(), values)
+    body = b'{"model":"%s","messages":%s}' % (MODEL.encode(), values)
     async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
         assert status_of(await proxy.send(a_request(body))) in (400, 413)
         assert proxy.heads == []
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5"}]},
-        {"tools": [{"type": "image_generation", "model": "another"}]},
-        {"tools": [{"type": "openrouter:advisor", "parameters": {"model": "another"}}]},
-        {"tools": [{"type": "openrouter:advisor", "parameters": {"Models": ["another"]}}]},
-        {"advisor": {"model": "another", "mode": "required"}},
-        {"advisor": [{"options": {"model": "another"}}]},
-        {"fallbacks": [{"model": "another"}]},
-        {"context_window_fallbacks": [{MODEL: ["another"]}]},
-        {"context_window_fallback_dict": {MODEL: "another"}},
-        {"deployment_id": "another"},
-        {"preset": "another"},
-        {"provider": {"order": ["dear"]}},
-        {"providerOptions": {"gateway": {"order": ["dear"]}}},
-        {"user_config": {"model_list": []}},
-        {"Litellm_Params": {"model": "another"}},
-        {"Stream": True},
-        {"Service_Tier": "priority"},
-        {" n": 5},
-        {"model": ""},
-    ],
-)
-async def test_model_of_a_tool_and_of_a_gateway_must_be_that_of_the_job(tmp_path: Path, fields: dict[str, Any]) -> None:
-    async with a_proxy(tmp_path, answers(OK)) as proxy:
-        response = await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))
-
-    assert (status_of(response) in (400, 404), proxy.heads) == (True, [])
-
-
-async def test_model_of_a_tool_reaches_the_server_once(tmp_path: Path) -> None:
-    body = b'{"model":"%(m)s","tools":[{"model":"claude-opus-5","name":"x","model":"%(m)s"}]}' % {b"m": MODEL.encode()}
-    async with a_proxy(tmp_path, answers(OK)) as proxy:
-        assert status_of(await proxy.send(a_request(body))) == 200
-    assert b"claude-opus-5" not in proxy.bodies[0]
-    assert json.loads(proxy.bodies[0])["tools"] == [{"model": MODEL, "name": "x"}]
-
-
-@pytest.mark.parametrize("name", [b"model", b"m\\u006fdel"])
-async def test_model_in_a_part_of_a_tool_reaches_the_server_once(tmp_path: Path, name: bytes) -> None:
-    models = b'"%s":"claude-opus-5","model":"%s"' % (name, MODEL.encode())
-    body = b'{"model":"%s","tools":[{"type":"advisor","parameters":{%s}}]}' % (MODEL.encode(), models)
-    async with a_proxy(tmp_path, answers(OK)) as proxy:
-        assert status_of(await proxy.send(a_request(body))) == 200
-    assert json.loads(proxy.bodies[0])["tools"] == [{"type": "advisor", "parameters": {"model": MODEL}}]
-    assert b"claude-opus-5" not in proxy.bodies[0]
-
-
-@pytest.mark.parametrize(
-    ("value", "status"),
-    [(b"[" * 50_000 + b"]" * 50_000, 400), (b'"%s"' % (b"x" * 2**20), 413), (b'"\xff"', 400)],
-)
-async def test_field_that_may_name_a_model_and_is_hard_to_read_is_refused(
-    tmp_path: Path, value: bytes, status: int
-) -> None:
-    body = b'{"model":"%s","advisor":{"model":%s}}' % (MODEL.encode(), value)
-    async with a_proxy(tmp_path, answers(OK)) as proxy:
-        assert status_of(await proxy.send(a_request(body))) == status
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"tools": [{"name": "f", "input_schema": {"properties": {"model": {"type": "string"}}}}]},
-        {"tools": [{"type": "function", "parameters": {"default": {"model": "any"}}}]},
-        {"messages": [{"content": [{"type": "tool_use", "input": {"model": "any"}}]}], "metadata": {"model": "any"}},
-        {"text": {"format": {"schema": {"default": {"model": "any"}}}}, "advisor": {"model": MODEL}},
-        {"functions": [{"name": "f", "parameters": {"properties": {"model": {"type": "string"}}}}]},
-    ],
-)
-async def test_schemas_and_calls_of_tools_may_speak_of_models(tmp_path: Path, fields: dict[str, Any]) -> None:
-    async with a_proxy(tmp_path, answers(OK)) as proxy:
-        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
-    assert json.loads(proxy.bodies[0]) == {"model": MODEL} | fields
-
-
-async def test_tool_may_use_the_model_of_the_job(tmp_path: Path) -> None:
-    fields = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": MODEL}]}
-    async with a_proxy(tmp_path, answers(OK)) as proxy:
-        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
-
-
-def test_long_names_and_deep_parts_are_examined_in_linear_time() -> None:
+def test_deep_parts_are_examined_in_linear_time() -> None:
     """With quadratic time, these would take hours, in which no other thread runs."""
-    long_names = [{"search" * 2_000_000 + "\nx": 1}, {"tools": [{"function": {}, "url" * 2_000_000 + "\n": 1}]}]
-    for request in long_names:
-        with pytest.raises(ReachesOthers):
-            without_reach(json.dumps(request).encode())
     deep: Any = ["x"] * 100_000
     for _ in range(300):
         deep = {"file": deep, "input": 1, "type": {"a": 1}}
