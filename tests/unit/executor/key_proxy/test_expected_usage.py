@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy.expected_usage import IMAGE_TOKENS, most_input_tokens, output_limit
+from labrats.executor.key_proxy.budget import IMAGE_TOKENS, most_input_tokens, output_limit
 from tests.unit.executor.key_proxy.proxies import an_approved_request
 
 DATA = base64.b64encode(random.Random(1).randbytes(300_000)).decode()

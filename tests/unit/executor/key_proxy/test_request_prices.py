@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.key_proxy.request_prices import prices_of
+from labrats.executor.key_proxy.budget import prices_of
 from labrats.executor.prices import LIST_PRICES
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
