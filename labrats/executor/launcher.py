@@ -35,7 +35,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from labrats.executor.key_proxy import proxy as _proxy  # noqa: F401 - preloaded for all executors
-from labrats.executor.key_proxy.upstream import tls_context
+from labrats.executor.key_proxy.connections import tls_context
 from labrats.executor.worker import CONFIRMED, ENDED, Request, serve
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE
