@@ -243,9 +243,9 @@ def _of_key_proxy(module: str, rules: str, name: str, value: object) -> Callable
 
 
 def _with_reach_of_the_model_server() -> None:
-    from labrats.executor.key_proxy import request_body
+    from labrats.executor.key_proxy import request_policy
 
-    _replace(request_body, "_without_reach", lambda body: body)
+    _replace(request_policy, "_without_reach", lambda body: body)
 
 
 def _with_headers_of_gateways() -> None:
@@ -285,7 +285,7 @@ WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
     "one lookup for a clone": _with_second_lookups_of_clones,
     "refusal of redirects of clones": _with_redirects_of_clones,
     "checkout in the sandbox": _with_checkouts_outside_of_the_sandbox,
-    "models of the key proxy": _of_key_proxy("request_body", "BodyRules", "_check_model", _nothing),
+    "models of the key proxy": _of_key_proxy("request_policy", "BodyRules", "_check_model", _nothing),
     "paths of the key proxy": _of_key_proxy("request_policy", "RequestPolicy", "_allows", _always),
     "token of the key proxy": _of_key_proxy("request_policy", "RequestPolicy", "has_token", _always),
     "budget of the key proxy": _of_key_proxy("budget", "Budget", "check", _nothing),

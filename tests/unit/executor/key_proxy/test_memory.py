@@ -14,8 +14,7 @@ import pytest
 from labrats.backends.kubernetes.pod_containers import KEY_PROXY_RESOURCES
 from labrats.executor.key_proxy.proxy import MOST_BUFFERED_BYTES
 from labrats.executor.key_proxy.reach import MOST_VALUES
-from labrats.executor.key_proxy.request_body import MOST_MARKS
-from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES
+from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES, MOST_MARKS
 from tests.unit.executor.key_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, status_of
 
 PARALLEL: Final = MOST_BUFFERED_BYTES // MOST_BODY_BYTES
