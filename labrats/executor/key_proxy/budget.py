@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.key_proxy.approved_request import ApprovedRequest, SentRequest
+from labrats.executor.key_proxy.model_server import ApprovedRequest, SentRequest
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.key_proxy.usage_reader import Share, UsageReader
 from labrats.executor.prices import WEB_SEARCH_USD, list_prices

@@ -13,8 +13,7 @@ from typing import Final
 import h11
 
 from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
-from labrats.executor.key_proxy.approved_request import ApprovedRequest, SentRequest
-from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer, SentRequest
 from labrats.executor.key_proxy.responses import Refused, Unanswered
 from labrats.net.tls import verifying_tls
 from labrats.sandbox.network_namespace import LOOPBACK

@@ -1,13 +1,17 @@
-"""The server of a job's model: its address, its API, and the credential that the proxy adds to requests."""
+"""The server of a job's model, with the credential that the proxy adds, and the requests that it gets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+import msgspec
+
 from labrats.executor.failure_advice import invalid_endpoint_message, invalid_key_message
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode
+from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import is_for_an_answer
 from labrats.model.provider_spec import provider_spec
 
 Api = Literal["anthropic", "openai"]
@@ -73,3 +77,47 @@ def _credential(name: str | None, key: str) -> tuple[tuple[bytes, bytes], ...]:
         raise GiveUp(FailedCode.AUTH, invalid_key_message(name))
     value = key.encode()
     return ((b"x-api-key", value),) if name == _API_KEY_HEADER else ((b"authorization", _BEARER + value),)
+
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class ApprovedRequest:
+    """A request to forward. target: its path with the query. body: a JSON object, or nothing.
+
+    model: None for a request that names none. removed: the names of the fields of the body that it had.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes
+    model: str | None = None
+    removed: Sequence[str] = ()
+
+    @property
+    def path(self) -> str:
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def is_answered_by_a_model(self) -> bool:
+        """False for a request that consumes no tokens."""
+        return is_for_an_answer(self.path, self.model)
+
+    def fields(self) -> Mapping[str, msgspec.Raw]:
+        """Return the fields of the body, each as JSON. Do not keep them: very many take much memory."""
+        return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw]) if self.body else {}
+
+
+@dataclass
+class SentRequest:
+    """A request that is sent to the model's server. expected: see `Budget.expected`. at: when all of it was sent."""
+
+    request: ApprovedRequest
+    expected: Usage
+    at: float | None = None
+
+    def seconds(self) -> float:
+        """Return the time since the whole request was sent."""
+        return 0.0 if self.at is None else monotonic() - self.at

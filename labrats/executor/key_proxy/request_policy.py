@@ -8,9 +8,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from labrats.executor.key_proxy.approved_request import ApprovedRequest, Headers
 from labrats.executor.key_proxy.budget import Budget
-from labrats.executor.key_proxy.model_server import Api, ModelServer
+from labrats.executor.key_proxy.model_server import Api, ApprovedRequest, Headers, ModelServer
 from labrats.executor.key_proxy.reach import (
     MOST_VALUES,
     ReachesOthers,

@@ -24,9 +24,8 @@ from labrats.executor.egress.agent_network import proxy_on_loopback
 from labrats.executor.egress.cluster_proxy import ClusterProxy, listener_on, rule_of_grant
 from labrats.executor.egress.gateway import ConnectionRefused, Gateway, canary_port, require_policy
 from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule, RequestRefused
-from labrats.executor.key_proxy.approved_request import ApprovedRequest, SentRequest
 from labrats.executor.key_proxy.connections import Upstream, tls_context
-from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer, SentRequest
 from labrats.executor.key_proxy.responses import Refused
 from labrats.model.egress_grant import EgressGrant, LivingAttemptsHead, sign_grant, sign_living
 from labrats.model.errors import GiveUp

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labrats.executor.key_proxy.approved_request import ApprovedRequest
-from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer
 from labrats.executor.key_proxy.proxy import KeyProxy
 from labrats.executor.key_proxy.request_policy import RequestPolicy
 from labrats.model.ai_model import Prices

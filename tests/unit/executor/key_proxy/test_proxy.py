@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy.approved_request import SentRequest
 from labrats.executor.key_proxy.budget import most_input_tokens
+from labrats.executor.key_proxy.model_server import SentRequest
 from labrats.executor.key_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
 from labrats.executor.key_proxy.usage_reader import MOST_BYTES
 from labrats.model.ai_model import Prices
