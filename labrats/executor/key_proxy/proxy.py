@@ -15,10 +15,9 @@ import h11
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.key_proxy.budget import EndedBy
 from labrats.executor.key_proxy.connections import READ_BYTES, HttpConnection, Upstream
-from labrats.executor.key_proxy.key_redactor import KeyRedactor
 from labrats.executor.key_proxy.model_server import Api, ApprovedRequest, SentRequest
 from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
-from labrats.executor.key_proxy.responses import ErrorBody, Refused, Unanswered
+from labrats.executor.key_proxy.responses import ErrorBody, KeyRedactor, Refused, Unanswered
 from labrats.executor.key_proxy.usage_reader import UsageReader
 from labrats.model.job import Usage
 from labrats.model.protocol import ModelRequest

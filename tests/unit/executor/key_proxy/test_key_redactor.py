@@ -2,7 +2,7 @@
 
 import pytest
 
-from labrats.executor.key_proxy.key_redactor import KeyRedactor
+from labrats.executor.key_proxy.responses import KeyRedactor
 
 KEY = b"sk-test-a/b"
 HIDDEN = b"*" * len(KEY)
