@@ -1,8 +1,9 @@
 """`python -m benchmarks.key_proxy [--quick]`: measure what the key proxy adds to requests of an agent.
 
 Server, proxy and client are three processes on loopback. Each request is sent directly and through the proxy in
-turn. The paced streams, both at the same time, send an event every 2 ms, faster than any model; the full-speed
-stream sends as fast as it is read.
+turn. The job has a limit of tokens and a network rule, for which the proxy examines the whole request: a small one,
+and one of 250 KB, as agents send it after an hour. The paced streams, both at the same time, send an event every 2 ms,
+faster than any model; the full-speed stream sends as fast as it is read.
 """
 
 import argparse
@@ -10,12 +11,12 @@ import asyncio
 import json
 import multiprocessing
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from labrats.executor.key_proxy.model_server import ModelServer
 from labrats.executor.key_proxy.proxy import KeyProxy
@@ -28,7 +29,11 @@ FULL_SPEED_BYTES, QUICK_BYTES = 512 * 2**20, 2**20
 PACED_EVENTS, QUICK_EVENTS = 2000, 10
 PAUSE_SECONDS: Final = 0.002
 
+LARGE_BYTES: Final = 250_000
+
 _TOKEN: Final = "benchmark"
+_LINE: Final = 'def first(values: list[int]) -> int:  # the "usual" one\n    return values[0]\n'
+_MODEL: Final = "benchmark"
 _EVENT: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"word"}}\n\n'
 _CHUNK: Final = b"%x\r\n%s\r\n" % (len(_EVENT), _EVENT)
 
@@ -55,10 +60,7 @@ async def print_table(*, quick: bool) -> None:
     for program in programs:
         program.start()
     try:
-        first = [[], []]  # type: list[list[float]]
-        for _ in range(requests):
-            for port, times in zip(ports, first, strict=True):
-                times.append(1000 * await time_of(port, size=0, events=1, until_first=True))
+        first = {each: await times_of_first_byte(ports, each, requests) for each in (0, LARGE_BYTES)}
         speeds = [size / await time_of(port, size=size, events=0) / 2**20 for port in ports]
         paced = await asyncio.gather(*(time_of(port, size=0, events=events) for port in ports))
     finally:
@@ -66,15 +68,39 @@ async def print_table(*, quick: bool) -> None:
         for program in programs:
             program.join()
     print("| | direct | through the key proxy | |\n|---|---:|---:|---:|")
-    direct, proxied = map(median, first)
-    print(f"| first byte, median of {requests} | {direct:.2f} ms | {proxied:.2f} ms | + {proxied - direct:.2f} ms |")
+    for request_bytes, (direct, proxied) in first.items():
+        name = f"first byte, request of {request_bytes // 1000} KB" if request_bytes else "first byte"
+        times = f"{direct:.2f} ms | {proxied:.2f} ms | + {proxied - direct:.2f} ms"
+        print(f"| {name}, median of {requests} | {times} |")
     print(f"| {events} events, one each 2 ms | {paced[0]:.2f} s | {paced[1]:.2f} s | {paced[1] / paced[0]:.3f} x |")
     print(f"| full speed | {speeds[0]:.0f} MiB/s | {speeds[1]:.0f} MiB/s | {speeds[1] / speeds[0]:.2f} x |")
 
 
-async def time_of(port: int, *, size: int, events: int, until_first: bool = False) -> float:
+async def times_of_first_byte(ports: Sequence[int], request_bytes: int, requests: int) -> list[float]:
+    """Return the median milliseconds until the first byte of an answer, for each port."""
+    times: list[list[float]] = [[] for _ in ports]
+    for _ in range(requests):
+        for port, found in zip(ports, times, strict=True):
+            seconds = await time_of(port, size=0, events=1, until_first=True, request_bytes=request_bytes)
+            found.append(1000 * seconds)
+    return [median(each) for each in times]
+
+
+def a_conversation(size: int) -> list[dict[str, Any]]:
+    """Return the messages of an agent that has read many files, of about `size` bytes."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Fix the bug."}]
+    text = _LINE * 30
+    for number in range(size // (len(text) + 400)):
+        use = {"type": "tool_use", "id": f"t{number}", "name": "Read", "input": {"file_path": "a.py"}}
+        result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": text}
+        messages += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    return messages
+
+
+async def time_of(port: int, *, size: int, events: int, until_first: bool = False, request_bytes: int = 0) -> float:
     """Return the seconds of a request on a new connection: until the first byte of its body, or until its end."""
-    body = json.dumps({"model": "benchmark", "metadata": {"size": size, "events": events}}).encode()
+    asked = {"size": size, "events": events}
+    body = json.dumps({"model": _MODEL, "metadata": asked, "messages": a_conversation(request_bytes)}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
     started = perf_counter()
     head = f"POST /v1/messages HTTP/1.1\r\nHost: a\r\nX-Api-Key: {_TOKEN}\r\nConnection: close\r\n"
@@ -129,7 +155,7 @@ async def stream(asked: dict[str, int], writer: asyncio.StreamWriter) -> None:
 
 
 async def serve_proxy(listener: socket.socket, port: int, over: Event) -> None:
-    config = JobConfig(provider="claude", model="benchmark")
+    config = JobConfig(provider="claude", model=_MODEL, max_tokens=10**9, network="none")
     task = Task(job_id="ir-0", attempt="ir-0-1", number=1, workspace=str(Path.cwd()), config=config)
     server = ModelServer.of("claude", f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY", "key")
     async with KeyProxy(RequestPolicy(_TOKEN, server, task), lambda _: None).serving(listener):

@@ -103,7 +103,7 @@ def test_quick_run_of_phases_prints_a_row_for_each(tmp_path: Path) -> None:
 
 def test_quick_run_of_the_key_proxy_prints_its_rows() -> None:
     table = run("benchmarks.key_proxy", PATH=os.environ["PATH"])
-    for row in ("first byte, median of 5", "10 events", "full speed"):
+    for row in ("first byte, median of 5", "request of 250 KB", "10 events", "full speed"):
         assert row in table
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.key_proxy.model_server import ApprovedRequest, SentRequest
+from labrats.executor.key_proxy.model_server import ApprovedRequest, RunningRequest
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.key_proxy.usage_reader import Share, UsageReader
 from labrats.executor.prices import WEB_SEARCH_USD, list_prices
@@ -45,7 +45,7 @@ class Budget:
         self.usage = Usage()
         self._task = task
         self._limits = UsageLimits.of(task)
-        self._running: list[Usage] = []
+        self._running: list[RunningRequest] = []
 
     def check(self) -> None:
         """Raise Refused if the attempt has exceeded a limit."""
@@ -54,8 +54,16 @@ class Budget:
         except GiveUp as over:
             raise Refused(OVER_LIMIT, str(over)) from None
 
-    def expected(self, request: ApprovedRequest) -> Usage:
-        """Return what a request may consume at most, roughly. Nothing is expected of a job without limits."""
+    def expected(self, running: RunningRequest) -> Usage:
+        """Return what a request may consume at most, roughly. Nothing is expected of a job without limits.
+
+        The estimate takes milliseconds for a long conversation, and most requests run alone and end as they should.
+        """
+        if running.expected is None:
+            running.expected = self._estimate(running.request)
+        return running.expected
+
+    def _estimate(self, request: ApprovedRequest) -> Usage:
         if not self._limits or not request.is_answered_by_a_model:
             return Usage()
         asked = output_limit(request) or _USUAL_OUTPUT_TOKENS
@@ -85,58 +93,59 @@ class Budget:
         prices = prices_of(model, self._task)
         return replace(usage, cost_usd=cost_of(usage, prices, hour_cache_tokens)) if prices else usage
 
-    def usage_of_abandoned(self, sent: SentRequest) -> Usage:
+    def usage_of_abandoned(self, sent: RunningRequest) -> Usage:
         """Return the most that a request can have consumed after its client, or the proxy, ended it early.
 
         The client may have got all that it needs: a model also writes what it does not send. A server notices late that
         nobody waits for an answer which it sends as a whole.
         """
-        if sent.expected == Usage() or sent.at is None:
+        expected = self.expected(sent)
+        if expected == Usage() or sent.at is None:
             return Usage()
         asked = output_limit(sent.request)
         if not is_streamed(sent.request):
-            return replace(sent.expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
+            return replace(expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
         written = int(sent.seconds() * TOKENS_PER_SECOND)
-        return replace(sent.expected, output_tokens=min(written, asked or written))
+        return replace(expected, output_tokens=min(written, asked or written))
 
-    def usage_of_failed(self, sent: SentRequest) -> Usage:
+    def usage_of_failed(self, sent: RunningRequest) -> Usage:
         """Return the most that a request can have consumed that its server ended without telling the usage.
 
         A gateway ends one that takes long, while the model still works on it.
         """
-        if sent.expected == Usage() or sent.seconds() < _SOON_SECONDS:
+        if sent.seconds() < _SOON_SECONDS or (expected := self.expected(sent)) == Usage():
             return Usage()
         written = int(sent.seconds() * TOKENS_PER_SECOND)
-        return replace(sent.expected, output_tokens=min(written, output_limit(sent.request) or written))
+        return replace(expected, output_tokens=min(written, output_limit(sent.request) or written))
 
-    def usage_of_answer(self, sent: SentRequest, reader: UsageReader, ended_by: EndedBy) -> Usage:
+    def usage_of_answer(self, sent: RunningRequest, reader: UsageReader, ended_by: EndedBy) -> Usage:
         """Return the usage that an answer has reported, and the most that it can have been if it did not report all.
 
         `UsageReader.others` are not in it.
         """
         if reader.is_final:
             return reader.usage
-        usage, most = reader.with_estimate(sent.expected.input_tokens), Usage()
+        usage, most = reader.with_estimate(self.expected(sent).input_tokens), Usage()
         if ended_by == EndedBy.CLIENT or reader.is_unreadable:
             most = self.usage_of_abandoned(sent)
         elif ended_by == EndedBy.SERVER and not reader.has_shown_output:
             most = self.usage_of_failed(sent)
         return replace(usage, output_tokens=max(usage.output_tokens, most.output_tokens))
 
-    def has_room_for(self, expected: Usage) -> bool:
+    def has_room_for(self, request: RunningRequest) -> bool:
         """Return whether a request fits into the limits together with those that are running. One alone always does."""
-        if not self._running or expected == Usage():
+        if not self._running or self.expected(request) == Usage():
             return True
-        return not self._is_exceeded_by(sum([*self._running, expected], self.usage))
+        return not self._is_exceeded_by(sum(map(self.expected, [*self._running, request]), self.usage))
 
-    def begin(self, expected: Usage) -> None:
+    def begin(self, request: RunningRequest) -> None:
         """Count a request as running. Raises Refused if a limit is already exceeded."""
         self.check()
-        self._running.append(expected)
+        self._running.append(request)
 
-    def end(self, expected: Usage, usage: Usage) -> None:
+    def end(self, request: RunningRequest, usage: Usage) -> None:
         """Count the usage of a running request, which has ended, with its cost."""
-        self._running.remove(expected)
+        self._running.remove(request)
         self.usage += usage
 
     def _is_exceeded_by(self, usage: Usage) -> bool:
@@ -206,10 +215,13 @@ _DOCUMENTS: Final = (b'"document"', b'"input_file"', b'"file"')
 """Types of parts that may have a PDF, of which one of 5 KB can have 600 pages."""
 _ENCODED: Final = b"base64"
 
-_ESCAPED_NAME: Final = re.compile(rb"(?<!\\)(?:\\\\)*+\\u00(3[0-9]|[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
+_ESCAPED_NAME: Final = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 """A letter, digit or underscore that no program escapes, unless it hides a name."""
 
+_ESCAPED_BACKSLASH: Final = rb"\\"
+
 _IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
+_FILE: Final = re.compile(b"|".join((*_IMAGES, *_DOCUMENTS)))
 _IMAGE_TYPE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image)"')
 _NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
 """Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
@@ -252,11 +264,12 @@ def most_input_tokens(request: ApprovedRequest) -> int:
     """Return an upper bound of the tokens of a request."""
     body = request.body
     fields = request.fields()
-    parts = list(_long_parts_in(fields)) if len(body) >= _LONG else []
+    has_files = _FILE.search(body) is not None  # most requests have none
+    parts = list(_long_parts_in(fields)) if has_files else []
     # Only what a server takes for an image costs as little as one: not the arguments of a tool's call, which may look
     # the same, nor a part with a text.
     images = [part for kind, part in parts if kind in _IMAGES and not any(name in part for name in _NOT_IN_IMAGES)]
-    count = max(len(images), sum(1 for _ in _IMAGE_TYPE.finditer(body)))
+    count = max(len(images), sum(1 for _ in _IMAGE_TYPE.finditer(body))) if has_files else 0
     size = len(body) - sum(map(len, images))
     expensive = len(body.translate(None, _CHEAP)) - sum(len(image.translate(None, _CHEAP)) for image in images)
     has_document = any(kind in _DOCUMENTS and _ENCODED in part for kind, part in parts)
@@ -272,7 +285,8 @@ def _has_unseen_input(body: bytes, fields: Mapping[str, msgspec.Raw]) -> bool:
     return (
         (remembered or is_stored_prompt or is_summarised)
         or _FETCHED.search(body) is not None
-        or _ESCAPED_NAME.search(body) is not None
+        # Without escaped backslashes, each backslash begins an escape.
+        or _ESCAPED_NAME.search(body.replace(_ESCAPED_BACKSLASH, b"")) is not None
     )
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import h11
 
 from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
-from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer, SentRequest
+from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer, RunningRequest
 from labrats.executor.key_proxy.responses import Refused, Unanswered
 from labrats.net.tls import verifying_tls
 from labrats.sandbox.network_namespace import LOOPBACK
@@ -122,7 +122,7 @@ class Upstream:
         self._server, self._gateway = server, gateway
         self._idle: list[HttpConnection] = []
 
-    async def request(self, sent: SentRequest) -> tuple[HttpConnection, h11.Response]:
+    async def request(self, sent: RunningRequest) -> tuple[HttpConnection, h11.Response]:
         """Send a request. Return its connection and the head of the response. Raises Refused if the server is no use.
 
         A server may close a connection that waits for a request. One more connection is then tried, unless the server

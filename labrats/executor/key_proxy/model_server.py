@@ -110,13 +110,16 @@ class ApprovedRequest:
         return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw]) if self.body else {}
 
 
-@dataclass
-class SentRequest:
-    """A request that is sent to the model's server. expected: see `Budget.expected`. at: when all of it was sent."""
+@dataclass(eq=False)
+class RunningRequest:
+    """A request that waits or is sent to the model's server.
+
+    at: when all of it was sent. expected: see `Budget.expected`; None until it is needed.
+    """
 
     request: ApprovedRequest
-    expected: Usage
     at: float | None = None
+    expected: Usage | None = None
 
     def seconds(self) -> float:
         """Return the time since the whole request was sent."""

@@ -15,7 +15,7 @@ import h11
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.key_proxy.budget import EndedBy
 from labrats.executor.key_proxy.connections import READ_BYTES, HttpConnection, Upstream
-from labrats.executor.key_proxy.model_server import Api, ApprovedRequest, SentRequest
+from labrats.executor.key_proxy.model_server import Api, ApprovedRequest, RunningRequest
 from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
 from labrats.executor.key_proxy.responses import ErrorBody, KeyRedactor, Refused, Unanswered
 from labrats.executor.key_proxy.usage_reader import UsageReader
@@ -216,30 +216,25 @@ class KeyProxy:
 
         Otherwise many requests at once could exceed a limit together, since their usage is known when they end.
         """
-        expected = self._budget.expected(request)
-        while not self._budget.has_room_for(expected):
+        running = RunningRequest(request)
+        while not self._budget.has_room_for(running):
             await self._end_of_a_request.wait()
-        self._budget.begin(expected)
+        self._budget.begin(running)
         try:
-            await self._forward(client, request, exchange, expected)
+            await self._forward(client, running, exchange)
         finally:
             counted = self._budget.with_cost(
                 request, exchange.counted, exchange.hour_cache_tokens, exchange.web_searches
             )
             consumed = counted + exchange.others
             exchange.estimated = consumed.beyond(exchange.usage)
-            self._budget.end(expected, consumed)
+            self._budget.end(running, consumed)
             self._end_of_a_request.set()
             self._end_of_a_request = asyncio.Event()
 
-    async def _forward(
-        self, client: HttpConnection, request: ApprovedRequest, exchange: _Exchange, expected: Usage
-    ) -> None:
-        """Forward a request to the model's server, and its response to the client as it arrives.
-
-        expected: see `Budget.expected`.
-        """
-        sent = SentRequest(request, expected)
+    async def _forward(self, client: HttpConnection, sent: RunningRequest, exchange: _Exchange) -> None:
+        """Forward a request to the model's server, and its response to the client as it arrives."""
+        request = sent.request
         try:
             upstream, response = await self._upstream.request(sent)
         except asyncio.CancelledError:  # the client or `close` has ended the request, but the server has it
@@ -268,7 +263,7 @@ class KeyProxy:
         upstream: HttpConnection,
         response: h11.Response,
         exchange: _Exchange,
-        sent: SentRequest,
+        sent: RunningRequest,
         reader: UsageReader,
     ) -> None:
         """Forward the answer of a model, and read its usage."""

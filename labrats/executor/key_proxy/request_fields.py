@@ -114,10 +114,9 @@ class FieldFilter:
         if not (content.startswith(b"{") and _may_have_tools(content)):
             return item
         fields = _decoded("messages", item, Fields)
-        lists = [name for name in fields if name.casefold().strip() == "tools"]
-        for name in lists:
-            fields[name] = self._tools(fields[name])
-        return _encoded(fields) if lists else item
+        if "tools" not in fields:
+            return item
+        return _encoded(fields | {"tools": self._tools(fields["tools"])})
 
     def _tools(self, tools: msgspec.Raw, nesting: int = _TOOL_NESTING) -> msgspec.Raw:
         if not nesting:
@@ -149,7 +148,7 @@ class FieldFilter:
 
 def _may_have_tools(items: bytes) -> bool:
     """Return whether an item of a conversation may have a list of tools, as Codex sends them, maybe as an escape."""
-    return b'tools"' in items.lower() or b"\\u00" in items
+    return b'"tools"' in items or b"\\u00" in items
 
 
 def _models_in(value: Any) -> Iterator[str]:

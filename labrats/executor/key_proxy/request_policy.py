@@ -64,7 +64,7 @@ class BodyRules:
         path: of the request.
         """
         # A shorter body cannot have too many.
-        if len(body) > MOST_MARKS and sum(map(body.count, (b"{", b"[", b",", b'"'))) > MOST_MARKS:
+        if len(body) > MOST_MARKS and len(body) - len(body.translate(None, b'{[,"')) > MOST_MARKS:
             raise Refused(413, f"the body must have at most {MOST_MARKS} brackets, commas and quotes")
         try:
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])

@@ -25,11 +25,10 @@ from labrats.executor.egress.cluster_proxy import ClusterProxy, listener_on, rul
 from labrats.executor.egress.gateway import ConnectionRefused, Gateway, canary_port, require_policy
 from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule, RequestRefused
 from labrats.executor.key_proxy.connections import Upstream, tls_context
-from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer, SentRequest
+from labrats.executor.key_proxy.model_server import ApprovedRequest, ModelServer, RunningRequest
 from labrats.executor.key_proxy.responses import Refused
 from labrats.model.egress_grant import EgressGrant, LivingAttemptsHead, sign_grant, sign_living
 from labrats.model.errors import GiveUp
-from labrats.model.job import Usage
 from labrats.model.network import AllowedHosts
 from labrats.net.address_policy import Forbidden, Unresolvable
 from tests.cluster.certificates import Authority
@@ -327,7 +326,7 @@ async def test_key_proxy_reaches_its_model_by_tls_through_the_cluster(
             request = ApprovedRequest(
                 b"POST", b"/v1/messages", ((b"host", b"x"), (b"content-length", b"1")), b"%d" % number, MODEL
             )
-            connection, response = await upstream.request(SentRequest(request, Usage()))
+            connection, response = await upstream.request(RunningRequest(request))
             assert response.status_code == 200
             while isinstance(await connection.receive(), h11.Data):
                 pass
@@ -339,7 +338,7 @@ async def test_key_proxy_reaches_its_model_by_tls_through_the_cluster(
 async def test_key_proxy_answers_with_the_refusal_of_the_cluster() -> None:
     server = ModelServer.of("claude", "https://other.test", "ANTHROPIC_API_KEY", "sk-test")
     async with a_gateway(a_grant(model_server=("localhost", 1))) as gateway:
-        request = SentRequest(ApprovedRequest(b"GET", b"/", (), b"", MODEL), Usage())
+        request = RunningRequest(ApprovedRequest(b"GET", b"/", (), b"", MODEL))
         with pytest.raises(
             Refused, match=r"other\.test cannot be reached: the network rule of this job does not allow"
         ):

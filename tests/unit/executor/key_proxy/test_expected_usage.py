@@ -3,11 +3,15 @@
 import base64
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy.budget import IMAGE_TOKENS, most_input_tokens, output_limit
+from labrats.executor.key_proxy.budget import IMAGE_TOKENS, Budget, most_input_tokens, output_limit
+from labrats.executor.key_proxy.model_server import RunningRequest
+from labrats.model.config import JobConfig
+from tests.unit.executor.attempts import a_task
 from tests.unit.executor.key_proxy.proxies import an_approved_request
 
 DATA = base64.b64encode(random.Random(1).randbytes(300_000)).decode()
@@ -119,6 +123,17 @@ def test_escaped_name_counts_as_what_it_may_hide() -> None:
     assert tokens_of(rb'{"input":"\\u0069 in a program"}') < 100
     assert tokens_of(rb'{"input":"\\\u0069 in a program"}') >= 400_000
     assert tokens_of(rb'{"input":"caf\u00e9 \u001b[0m"}') < 100
+
+
+def test_request_that_runs_alone_is_not_estimated(tmp_path: Path) -> None:
+    """The estimate of a long conversation would delay each request by milliseconds."""
+    budget = Budget(a_task(tmp_path, config=JobConfig(max_tokens=1000)))
+    first, second = (RunningRequest(an_approved_request(b"{}".ljust(2000))) for _ in range(2))
+    assert budget.has_room_for(first)
+    budget.begin(first)
+    assert first.expected is None
+    assert not budget.has_room_for(second)
+    assert first.expected is not None
 
 
 def test_small_images_count_as_large_ones() -> None:

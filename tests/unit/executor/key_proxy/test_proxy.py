@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labrats.executor.key_proxy.budget import most_input_tokens
-from labrats.executor.key_proxy.model_server import SentRequest
+from labrats.executor.key_proxy.model_server import RunningRequest
 from labrats.executor.key_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
 from labrats.executor.key_proxy.usage_reader import MOST_BYTES
 from labrats.model.ai_model import Prices
@@ -1121,7 +1121,7 @@ async def test_request_that_a_gateway_ends_after_long_has_used_as_much_as_a_mode
         await writer.drain()
         writer.close()
 
-    monkeypatch.setattr(SentRequest, "seconds", lambda _: seconds)
+    monkeypatch.setattr(RunningRequest, "seconds", lambda _: seconds)
     async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
         await proxy.send(a_request(LONG))
         await until(lambda: bool(proxy.reported))
@@ -1139,7 +1139,7 @@ async def test_requests_that_an_overloaded_server_refuses_late_have_used_nothing
         writer.write(a_response(OVERLOADED, status=statuses[len(proxy.heads) - 1], headers="Retry-After: 20\r\n"))
         await writer.drain()
 
-    monkeypatch.setattr(SentRequest, "seconds", lambda _: 60.0)
+    monkeypatch.setattr(RunningRequest, "seconds", lambda _: 60.0)
     statuses = ["529 Overloaded", "503 Service Unavailable", "429 Too Many Requests"]
     async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
         found = [status_of(await proxy.send(a_request(LONG))) for _ in statuses]
@@ -1161,7 +1161,7 @@ async def test_request_is_sent_again_only_if_its_connection_was_closed_before(
             await reader.readuntil(b"\r\n\r\n")
             writer.close()
 
-    monkeypatch.setattr(SentRequest, "seconds", lambda _: seconds)
+    monkeypatch.setattr(RunningRequest, "seconds", lambda _: seconds)
     async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
         statuses = [status_of(await proxy.send(a_request(LONG))) for _ in range(2)]
         await until(lambda: len(proxy.reported) == 2)
