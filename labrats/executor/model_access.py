@@ -192,7 +192,6 @@ class ModelRequests:
         totals.estimated += request.estimated
         if is_answered:
             totals.answers += 1
-        totals.misses_some = totals.misses_some or request.is_unmeasured
         self._usage += request.usage
         totals.set_measured(self._usage)  # also if the output is full
         try:
@@ -206,7 +205,7 @@ class ModelRequests:
 
     def lose_some(self, failure: GiveUp) -> None:
         """End the attempt with this failure, as some of its requests are unknown."""
-        self._context.events.totals.misses_some = self.has_lost_some = True
+        self.has_lost_some = True
         self.end_attempt(failure)
 
     def end_attempt(self, failure: GiveUp) -> None:

@@ -18,8 +18,7 @@ class UsageTotals:
     measured: what the key proxy has measured, a lower bound of `usage`.
     answers:  number of the model's answers that the key proxy has seen.
     is_proxied: True if the agent's program reaches its model through the key proxy only. The measured tokens are then
-        all tokens, unless `misses_some`: an agent can forge what its program reports.
-    misses_some: True if the key proxy has seen an answer in which it found no usage, or may have missed one.
+        all tokens: an agent can forge what its program reports, which it reads from the same answers.
     estimated: what the model has consumed besides, at most, by estimates of the key proxy. It is part of `usage` only
         after `add_estimated`.
     prices:   of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
@@ -30,7 +29,7 @@ class UsageTotals:
         self.provider = Usage()
         self.measured = Usage()
         self.answers = 0
-        self.is_proxied = self.misses_some = False
+        self.is_proxied = False
         self.estimated = Usage()
         self.prices: Prices | None = None
         self._earlier = Usage()
@@ -58,7 +57,7 @@ class UsageTotals:
 
     def _update(self) -> None:
         reported = self._earlier + self.provider
-        if self.is_proxied and not self.misses_some:
+        if self.is_proxied:
             self.usage = self._confirmed(reported)
         else:
             self.usage = at_least(reported, self.measured, self.prices)

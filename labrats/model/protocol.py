@@ -387,7 +387,6 @@ class ModelRequest(Record):
         limits of the job.
     refusal:  why the key proxy did not forward the request; None for a forwarded one.
     is_overload: True if the answer was streamed, and an event of it says that the model is overloaded.
-    is_unmeasured: True if no usage was found in a whole answer of the model.
     retry_after_seconds: the pause that the server asks for, if any.
     removed_fields: names of fields of the body that the key proxy has not forwarded. They are for the log only.
     """
@@ -400,7 +399,6 @@ class ModelRequest(Record):
     usage: Usage = Usage()
     refusal: str | None = None
     is_overload: bool = False
-    is_unmeasured: bool = False
     retry_after_seconds: float | None = None
     estimated: Usage = Usage()
     removed_fields: tuple[str, ...] = ()

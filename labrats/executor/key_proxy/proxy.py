@@ -70,7 +70,6 @@ class _Exchange:
     web_searches: int = 0
     refusal: str | None = None
     is_overload: bool = False
-    is_unmeasured: bool = False
     retry_after_seconds: float | None = None
     removed: Sequence[str] = ()
 
@@ -84,7 +83,6 @@ class _Exchange:
             usage=self.usage,
             refusal=self.refusal,
             is_overload=self.is_overload,
-            is_unmeasured=self.is_unmeasured,
             retry_after_seconds=self.retry_after_seconds,
             estimated=self.estimated,
             removed_fields=tuple(self.removed),
@@ -253,8 +251,6 @@ class KeyProxy:
             finally:
                 if _has_failed(response.status_code) and request.is_answered_by_a_model:
                     exchange.counted = self._budget.usage_of_failed(sent)
-        is_answer = request.is_answered_by_a_model and 200 <= exchange.status < 300
-        exchange.is_unmeasured = is_answer and exchange.usage.tokens == 0
         self._upstream.release(upstream)
 
     async def _forward_answer(

@@ -138,32 +138,12 @@ def test_usage_that_a_program_reports_counts_only_without_a_key_proxy(
     assert found.known_cost_usd == pytest.approx(usage[2])
 
 
-HONEST = [
-    {"type": "system", "subtype": "init", "model": MODEL},
-    {"type": "assistant", "message": {"id": "1", "content": [], "usage": {"output_tokens": 70}}},
-    {"type": "result", "subtype": "success", "result": "done", "total_cost_usd": 0.5, "usage": {"input_tokens": 5000}},
-]
-
-
-@pytest.mark.parametrize(
-    ("headers", "usage"),
-    [
-        ({"Content-Type": "application/json"}, {"input_tokens": 5000.5, "output_tokens": 70}),
-        ({"Content-Type": "application/json"}, {"prompt_tokens": 5000, "completion_tokens": 70}),
-        ({"Content-Type": "text/html"}, {"input_tokens": 5000, "output_tokens": 70}),
-        ({"Content-Type": "application/json"}, None),
-    ],
-    ids=["other numbers", "other names", "another type", "no usage"],
-)
-def test_usage_that_a_program_reports_counts_for_an_answer_that_the_proxy_cannot_measure(
-    tmp_path: Path, headers: dict[str, str], usage: dict[str, float] | None
-) -> None:
-    answer = json.dumps({"type": "message", "content": [], "usage": usage}).encode()
-    with a_server(200, headers, answer) as url:
-        attempt = an_attempt_that_prints(tmp_path, url, HONEST, ASK.replace("{path}", "/v1/messages"))
+def test_report_of_a_program_does_not_count_for_an_answer_without_usage(tmp_path: Path) -> None:
+    with a_server(200, {"Content-Type": "application/json"}, b'{"type":"message","content":[]}') as url:
+        attempt = an_attempt_that_prints(tmp_path, url, FORGED, ASK.replace("{path}", "/v1/messages"))
         attempt.run()
     found = attempt.outcome.usage
-    assert (found.input_tokens, found.output_tokens, found.turns, found.cost_usd) == (5000, 70, 1, 0.5)
+    assert (found.input_tokens, found.output_tokens, found.turns, found.cost_usd) == (0, 0, 1, 0)
 
 
 def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Path, server: str, status: int) -> None:
@@ -326,7 +306,7 @@ async def succeeded(work: Work, feed: RequestFeed) -> None:
     async with model_access(work.context):
         for writer in feed._readers:
             writer.transport.abort()
-        await until(lambda: work.context.events.totals.misses_some)
+        await asyncio.sleep(3600)  # the loss of the proxy ends it
 
 
 @pytest.mark.anyio

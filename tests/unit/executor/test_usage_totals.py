@@ -43,14 +43,6 @@ def test_report_of_a_proxied_program_counts_for_what_the_proxy_cannot_measure() 
     assert proxied(2, Usage(output_tokens=5)).cost_usd == FORGED.cost_usd, "no prices are known"
 
 
-def test_report_of_a_proxied_program_counts_if_the_proxy_has_missed_some_usage() -> None:
-    totals = UsageTotals()
-    totals.is_proxied, totals.misses_some, totals.answers = True, True, 2
-    totals.set_provider(Usage(input_tokens=50, output_tokens=7, turns=2))
-    totals.set_measured(Usage(input_tokens=3, output_tokens=9))
-    assert totals.usage == Usage(input_tokens=50, output_tokens=9, turns=2)
-
-
 def test_reports_of_earlier_runs_count_although_the_proxy_measures_their_requests_later() -> None:
     totals = UsageTotals()
     totals.is_proxied = True
