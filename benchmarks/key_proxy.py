@@ -99,7 +99,7 @@ def a_conversation(size: int) -> list[dict[str, Any]]:
 
 async def time_of(port: int, *, size: int, events: int, until_first: bool = False, request_bytes: int = 0) -> float:
     """Return the seconds of a request on a new connection: until the first byte of its body, or until its end."""
-    asked = {"user_id": json.dumps({"size": size, "events": events})}
+    asked = {"size": size, "events": events}
     body = json.dumps({"model": _MODEL, "metadata": asked, "messages": a_conversation(request_bytes)}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
     started = perf_counter()
@@ -127,8 +127,7 @@ async def serve_model(listener: socket.socket, _: int, over: Event) -> None:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:")
-                request = json.loads(await reader.readexactly(length))
-                await stream(json.loads(request["metadata"]["user_id"]), writer)
+                await stream(json.loads(await reader.readexactly(length))["metadata"], writer)
                 if b"connection: close" in head.lower():
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):

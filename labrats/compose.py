@@ -260,28 +260,19 @@ async def drive_jobs(
     from labrats.controller.found_secrets import FoundSecrets
     from labrats.controller.history_bound import HistoryBound
     from labrats.controller.model_status import ModelStatusReconciler
-    from labrats.controller.publisher.access import GitHubAccess
     from labrats.controller.reconcile import Controller
-    from labrats.controller.redelivery import Redelivery
-    from labrats.controller.report_rights import ReportRights
     from labrats.controller.retention import Retention
-    from labrats.controller.source_logins import SourceLogins
-    from labrats.controller.thread_requests.loop import ThreadRequests
-    from labrats.controller.thread_requests.thread_jobs import ThreadJobs
     from labrats.intake.codex_logins import CodexLogins
-    from labrats.intake.repository_tokens import RepositoryTokens
+    from labrats.intake.forge import ForgeWork
     from labrats.net.client import OutboundClient
-    from labrats.net.github import GitHub
-    from labrats.net.github_repository import github_client
 
     clock, settings = services.clock, services.settings
     await services.job_index.synced.wait()  # other readers of all jobs would delay the first answer
-    async with github_client(settings.github_api_url) as github_api, asyncio.TaskGroup() as loops:
+    async with asyncio.TaskGroup() as loops:
         catalog, metrics, stored_jobs = services.catalog, services.metrics, services.stored_jobs
         admission = replace(services, store=store, runner=runner).admission
         applied_jobs = AppliedJobs(catalog, admission, clock)
-        github = GitHub(settings.github_api_url, clock)
-        tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
+        tokens = services.forge.tokens(store)
         # Not on a cluster: there the API also runs in other processes, and must not write as the leader.
         immediate_starts = services.immediate_starts if settings.backend == "embedded" else None
         logins = CodexLogins(store, settings.codex_token_url, clock, labelled_only=settings.labelled_credentials)
@@ -293,16 +284,11 @@ async def drive_jobs(
         chains = Chains(store, runner, catalog, admission, stored_jobs, clock, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, catalog, clock).run(), name="agent-status")
-        access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)
-        thread_jobs = ThreadJobs(store, runner, catalog, services.job_index, admission, access, stored_jobs, clock)
-        loops.create_task(ThreadRequests(thread_jobs).run(), name="thread-requests")
-        loops.create_task(SourceLogins(store, catalog, access, clock).run(), name="source-logins")
+        work = ForgeWork(store, runner, catalog, services.job_index, admission, stored_jobs)
+        loops.create_task(services.forge.serve(work), name="forge")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
-        redelivery = Redelivery(store, catalog, github, clock)
-        loops.create_task(redelivery.run(), name="redelivery")
         loops.create_task(FoundSecrets(store, runner).run(), name="found-secrets")
-        loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
         bound = HistoryBound(history_bytes, settings.history_mib * 2**20, metrics) if history_bytes else None
         retention = Retention(store, runner, services.job_index, services.attachments, clock, settings, bound)
         loops.create_task(retention.run(), name="retention")
@@ -317,25 +303,10 @@ async def publish_reports(
 
     listed_after: time after which GitHub's lists certainly show what was created; by default LISTED_AFTER.
     """
-    from labrats.controller.publisher.access import GitHubAccess
-    from labrats.controller.publisher.answers import Answers
-    from labrats.controller.publisher.creations import LISTED_AFTER
-    from labrats.controller.publisher.publisher import Publisher
-    from labrats.net.github import GitHub
-    from labrats.net.github_repository import github_client
 
-    clock, settings = services.clock, services.settings
-    if settings.needs_jobs:
+    if services.settings.needs_jobs:
         await services.job_index.synced.wait()  # another reader of all jobs would delay the first answer
-    if listed_after is None:
-        listed_after = LISTED_AFTER
-    async with github_client(settings.github_api_url) as client:
-        github = GitHub(settings.github_api_url, clock)
-        access = GitHubAccess(store, github, client, clock, labelled_only=settings.labelled_credentials)
-        async with asyncio.TaskGroup() as loops:
-            publisher = Publisher(store, runner, access, clock, settings, services.metrics, listed_after)
-            loops.create_task(publisher.run(), name="reports")
-            loops.create_task(Answers(store, access, clock, listed_after).run(), name="answers")
+    await services.forge.publish(store, runner, listed_after)
 
 
 async def create_services(
@@ -359,6 +330,7 @@ async def create_services(
     from labrats.api.services import Services
     from labrats.files.attachments import Attachments
     from labrats.files.uploads import Uploads
+    from labrats.github.forge import GitHubForge
     from labrats.index.catalog import Catalog
     from labrats.index.jobs import JobIndex
     from labrats.intake.unmet_settings import unmet_settings
@@ -391,6 +363,7 @@ async def create_services(
         model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,
         signing_secrets=signing_secrets(settings, store),
+        forge=GitHubForge(settings, clock, metrics),
     )
 
 

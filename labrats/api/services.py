@@ -30,6 +30,7 @@ from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.delivery_log import DeliveryLog
+from labrats.intake.forge import Forge
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.signing_secrets import SigningSecrets
 from labrats.intake.stored_jobs import StoredJobs
@@ -58,6 +59,7 @@ class Services:
     pdf_uploads: Uploads
     metrics: Metrics
     signing_secrets: SigningSecrets
+    forge: Forge
     immediate_starts: ImmediateStarts = field(default_factory=ImmediateStarts)
     """Connects `admission` with the controller of this process."""
     openid_provider: OpenIdProvider | None = None

@@ -9,7 +9,6 @@ from typing import Any, Final
 import structlog
 from msgspec.structs import replace
 
-from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.index.catalog import Catalog
 from labrats.intake.admission import Admission
 from labrats.intake.event_requests import type_of
@@ -30,6 +29,7 @@ from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.model.webhook_source import WebhookSource
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Changed, Clock, Runner, Store
+from labrats.work_queue import WorkQueue, work_forever
 
 log = structlog.get_logger()
 

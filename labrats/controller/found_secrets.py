@@ -7,13 +7,13 @@ from functools import partial
 import structlog
 from msgspec.structs import replace
 
-from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.found_secrets import SecretDigest
 from labrats.model.job import Job, without_secrets
 from labrats.model.redaction import Redactor
 from labrats.ports import Changed, Runner, Store, compare_and_set
+from labrats.work_queue import WorkQueue, work_forever
 
 log = structlog.get_logger()
 

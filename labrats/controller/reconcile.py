@@ -24,11 +24,9 @@ from labrats.controller.plan import (
     plan_job,
 )
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
-from labrats.controller.timers import Timers
-from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.codex_logins import CodexLogins
+from labrats.intake.forge import Tokens
 from labrats.intake.immediate_starts import ImmediateStarts
-from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
 from labrats.model.ai_config import AiConfig
 from labrats.model.ai_model import AiModel
@@ -39,6 +37,8 @@ from labrats.model.phases import JobEvent, Phase
 from labrats.model.queue_order import Group, group_of
 from labrats.ports import Attempt, Changed, Clock, Deleted, NotStarted, Runner, Store
 from labrats.settings import EngineSettings
+from labrats.timers import Timers
+from labrats.work_queue import WorkQueue, work_forever
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class Controller:
         clock: Clock,
         settings: EngineSettings,
         metrics: Metrics,
-        tokens: RepositoryTokens | None = None,
+        tokens: Tokens | None = None,
         immediate_starts: ImmediateStarts | None = None,
         logins: CodexLogins | None = None,
     ) -> None:

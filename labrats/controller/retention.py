@@ -17,7 +17,6 @@ import structlog
 
 from labrats.controller.cleanup_passes import repeat
 from labrats.controller.history_bound import HistoryBound
-from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
 from labrats.intake.stored_jobs import existing_jobs
@@ -28,6 +27,7 @@ from labrats.model.job import TOKEN_LIFETIME, Job
 from labrats.model.phases import ENDED, Phase
 from labrats.ports import Alive, Clock, Deleted, Runner, Store
 from labrats.settings import EngineSettings
+from labrats.work_queue import WorkQueue, work_forever
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from labrats.controller.credential_labels import CredentialLabels
 from labrats.controller.reviews import review_each
-from labrats.controller.source_conditions import with_conditions
+from labrats.index.source_conditions import with_conditions
 from labrats.model.condition import Condition, ConditionFactory, condition_factory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater

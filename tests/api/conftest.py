@@ -21,6 +21,7 @@ from labrats.backends.embedded.model_files import LocalModelFiles
 from labrats.files.attachments import Attachments
 from labrats.files.model_folder import ModelFolder
 from labrats.files.uploads import Uploads
+from labrats.github.forge import GitHubForge
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.signing_secrets import StoredSecrets
@@ -99,6 +100,7 @@ async def api_in_memory(
             model_file_scans=ModelFileScans(model_files, clock),
             metrics=metrics,
             signing_secrets=StoredSecrets(store),
+            forge=GitHubForge(engine_settings, clock, metrics),
         )
         controller = a_controller(store, services.runner, catalog, clock, services.settings, metrics)
         followers = (services.job_index, services.catalog, services.api_keys, services.sessions)

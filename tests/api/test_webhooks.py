@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
+from labrats.github.events.own_events import note_writes
 from labrats.intake.delivery_log import KEPT_REFUSED
-from labrats.intake.own_events import note_writes
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.job import Job, KeyReference
 from labrats.model.record import Metadata, Resource

@@ -24,7 +24,7 @@ def github() -> Iterator[GitHubStandIn]:
 @pytest.fixture(autouse=True)
 def short_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a publisher soon try again what GitHub has refused."""
-    monkeypatch.setattr("labrats.net.github_repository.FIRST_DOUBT_SECONDS", 0.01)
+    monkeypatch.setattr("labrats.github.client.repository.FIRST_DOUBT_SECONDS", 0.01)
 
 
 @pytest.fixture

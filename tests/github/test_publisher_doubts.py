@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.publisher.access import TokenCache
+from labrats.github.client.access import TokenCache
+from labrats.github.client.app import Token
 from labrats.model.job import Job
 from labrats.model.record import Metadata
-from labrats.net.github import Token
 from tests.fakes.clock import FakeClock
 from tests.github.test_publisher_kills import (  # noqa: F401, the fixture
     a_pull_request,
@@ -71,7 +71,7 @@ async def test_token_that_cannot_be_created_at_first_loses_no_part(github: GitHu
 async def test_token_that_github_knows_late_is_used_once_it_is_known(
     github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labrats.net.github_repository.FIRST_DOUBT_SECONDS", 0.5)
+    monkeypatch.setattr("labrats.github.client.repository.FIRST_DOUBT_SECONDS", 0.5)
     github.access.lag_seconds = 0.4
     issue = a_pull_request(github)
     world = await a_world(github, issue)
@@ -89,7 +89,7 @@ async def test_label_stays_known_where_its_removal_was_refused(github: GitHubSta
 
 
 async def test_comment_says_what_is_being_published(github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labrats.net.github_repository.FIRST_DOUBT_SECONDS", 60)
+    monkeypatch.setattr("labrats.github.client.repository.FIRST_DOUBT_SECONDS", 60)
     issue = a_pull_request(github)
     world = await a_world(github, issue)
     github.faults.plan(Fault.forbidden(), PULLS)

@@ -18,9 +18,11 @@ import pytest
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from labrats.controller.publisher import report_pass
-from labrats.controller.publisher.access import GitHubAccess
-from labrats.controller.publisher.publisher import Publisher
+from labrats.github.client.access import GitHubAccess
+from labrats.github.client.app import GitHub
+from labrats.github.client.repository import github_client
+from labrats.github.publisher import report_pass
+from labrats.github.publisher.publisher import Publisher
 from labrats.metrics import Metrics
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job, JobStatus
@@ -38,8 +40,6 @@ from labrats.model.report import (
     ReviewReport,
     StateLabels,
 )
-from labrats.net.github import GitHub
-from labrats.net.github_repository import github_client
 from labrats.ports import SystemClock
 from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.publisher.access import ISSUES, GitHubAccess
-from labrats.controller.publisher.answers import Answers
+from labrats.github.client.access import ISSUES, GitHubAccess
+from labrats.github.client.app import UNREACHABLE_SECONDS, GitHub
+from labrats.github.client.repository import AnswerLost, github_client
+from labrats.github.publisher.answers import Answers
 from labrats.model.errors import RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
@@ -16,8 +18,6 @@ from labrats.model.record import Metadata
 from labrats.model.report import ReportTarget
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
-from labrats.net.github import UNREACHABLE_SECONDS, GitHub
-from labrats.net.github_repository import AnswerLost, github_client
 from labrats.ports import SystemClock
 from tests.github.kills import SteppedStore, add_source
 from tests.github.test_publish_again import publish_again

@@ -13,23 +13,23 @@ from typing import BinaryIO
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.publisher import publisher
-from labrats.controller.publisher.access import GitHubAccess
-from labrats.controller.publisher.comments import Comments
-from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed
-from labrats.controller.publisher.report_pass import ReportPass
-from labrats.controller.work_queue import WorkQueue
+from labrats.github.client.access import GitHubAccess
+from labrats.github.client.app import GitHub
+from labrats.github.client.repository import github_client
+from labrats.github.publisher import publisher
+from labrats.github.publisher.comments import Comments
+from labrats.github.publisher.pull_request import CommitsPublisher, PullRequest, Pushed
+from labrats.github.publisher.report_pass import ReportPass
+from labrats.github.reports.reported_job import reported_job
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Metadata
 from labrats.model.report import Published, ReportTarget, StateLabels
-from labrats.net.github import GitHub
-from labrats.net.github_repository import github_client
 from labrats.ports import SystemClock
-from labrats.reports.reported_job import reported_job
 from labrats.settings import EngineSettings
+from labrats.work_queue import WorkQueue
 from tests.github.kills import Step, run_with_kills
 from tests.github.test_publisher_kills import (  # noqa: F401, the fixture
     World,
@@ -52,7 +52,7 @@ REVIEWS = "POST /repos/{owner}/{repo}/pulls/{pull_number}/reviews"
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a publisher soon try again what GitHub cannot do now, unless GitHub names a delay."""
-    monkeypatch.setattr("labrats.net.github._MIN_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("labrats.github.client.app._MIN_RETRY_SECONDS", 0.1)
 
 
 async def published_by(world: World) -> Published:

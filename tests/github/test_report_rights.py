@@ -7,14 +7,14 @@ from typing import Final
 
 import pytest
 
-from labrats.controller.report_rights import PASS_SECONDS, REPORTS, UNREACHABLE_SECONDS, ReportRights
+from labrats.github.client.app import GitHub
+from labrats.github.report_rights import PASS_SECONDS, REPORTS, UNREACHABLE_SECONDS, ReportRights
 from labrats.index.catalog import Catalog
 from labrats.model.condition import Condition
 from labrats.model.core_resources import Secret
 from labrats.model.record import Metadata
 from labrats.model.report import CheckReport, CommentMode, PullRequestReport, Report, StateLabels
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
-from labrats.net.github import GitHub
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background

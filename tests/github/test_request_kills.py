@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.compose import create_services, drive_jobs, publish_reports
-from labrats.controller.thread_requests import commands, loop, repairs, replies
+from labrats.github.requests import commands, loop, repairs, replies
 from labrats.intake.thread_requests import add_request
 from labrats.metrics import Metrics
 from labrats.model.agent import CiLoop

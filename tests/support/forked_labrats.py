@@ -34,13 +34,13 @@ MODULES: Final = (
     "labrats.controller.callbacks",
     "labrats.controller.chains",
     "labrats.controller.model_status",
-    "labrats.controller.publisher.publisher",
+    "labrats.github.publisher.publisher",
     "labrats.controller.reconcile",
-    "labrats.controller.redelivery",
-    "labrats.controller.report_rights",
+    "labrats.github.redelivery",
+    "labrats.github.report_rights",
     "labrats.controller.retention",
     "labrats.controller.source_status",
-    "labrats.controller.thread_requests.loop",
+    "labrats.github.requests.loop",
 )
 """Modules that import, together, nearly all that an engine on one machine imports."""
 

@@ -26,7 +26,6 @@ from labrats.intake.event_verdicts import Verdict, verdicts
 from labrats.intake.events import IncomingEvent, Mismatch
 from labrats.intake.job_spec import PreparedJob
 from labrats.intake.request import JobRequest
-from labrats.intake.thread_events import thread_event_of
 from labrats.model.agent import AiAgent
 from labrats.model.errors import Invalid, NoSandbox, NotFound, Problem, TooLarge
 from labrats.model.git_repo import without_tokens
@@ -191,8 +190,7 @@ async def test_event(request: Request, body: EventTest) -> Response:
     wanted = await event_requests(event, services.catalog, caller.id, source)
     requests = {agent_name(each): each for each in wanted}
     started = {} if ignored else requests
-    now = services.clock.now()
-    thread_event = thread_event_of(event, source, services.catalog, _FINGERPRINT, now) if source else None
+    thread_event = services.forge.thread_event(event, source, services.catalog, _FINGERPRINT) if source else None
     if thread_event and not (thread_event.is_reply and started):
         started, ignored = {}, None if thread_event.requests and not thread_event.is_refused else thread_event.note
     asked = [] if thread_event is None or thread_event.is_refused or started else thread_event.requests

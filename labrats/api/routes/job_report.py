@@ -13,8 +13,6 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import published_view
 from labrats.api.schemas.report import PublishedView, ReportView
-from labrats.reports.preview import preview_of
-from labrats.reports.reported_job import reported_job
 
 router = api_router("Jobs")
 
@@ -72,9 +70,5 @@ async def get_report(request: Request, job_id: JobId) -> Response:
     With the mode `preview` nothing is written.
     """
     services, job = services_of(request), await own_job(request, job_id)
-    report, preview = job.spec.report, None
-    if report and report.target:
-        url = job.status.published.pull_request_url if job.status.published else None
-        reported = await reported_job(services.runner, job, services.settings, pull_request_url=url)
-        preview = preview_of(reported, report, report.target)
-    return json_response({"report": report, "published": published_view(job), "preview": preview})
+    preview = await services.forge.preview(services.runner, job)
+    return json_response({"report": job.spec.report, "published": published_view(job), "preview": preview})

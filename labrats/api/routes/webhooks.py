@@ -37,10 +37,8 @@ from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
 from labrats.intake.event_starts import release_starts, reserve_starts, thread_of
 from labrats.intake.events import IncomingEvent, why_no_agent
-from labrats.intake.notices import notice_of
-from labrats.intake.own_events import may_be_own, reason_of_own_event
+from labrats.intake.forge import ThreadEvent
 from labrats.intake.signatures import HUB_HEADER, STANDARD_HEADER, Signature, hub_signature, standard_signature
-from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
 from labrats.model.errors import Invalid, LabratsError, NoSandbox, NotFound
 from labrats.model.record import encode
@@ -286,7 +284,7 @@ def _event(request: Request, source: WebhookSource, payload: Mapping[str, Any]) 
 async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
     """Store the jobs. Return the answer, and the outcome as a label of the metric."""
     source, event = delivery.source, delivery.event
-    thread_event = thread_event_of(event, source, services.catalog, delivery.fingerprint, services.clock.now())
+    thread_event = services.forge.thread_event(event, source, services.catalog, delivery.fingerprint)
     if thread_event and not thread_event.is_reply:
         return await _take(services, source, thread_event)
     if source.spec.type == GITHUB and (reason := await _reason_to_ignore(services, delivery)):
@@ -318,11 +316,13 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
 
 async def _reason_to_ignore(services: Services, delivery: Delivery) -> str | None:
     """Return why an event of GitHub starts no agent, as a sentence; None if it may start some."""
-    source, event = delivery.source, delivery.event
-    if (reason := reason_to_ignore(event, source.spec)) or source.spec.credentials_ref is None or not may_be_own(event):
+    source, event, forge = delivery.source, delivery.event, services.forge
+    if (reason := reason_to_ignore(event, source.spec)) or source.spec.credentials_ref is None:
         return reason
+    if not forge.may_be_own(event):
+        return None
     stored = await services.store.get(WebhookSource, source.name)  # the catalog may be older than the write
-    return reason_of_own_event(event, stored, services.clock.now())
+    return forge.reason_of_own_event(event, stored)
 
 
 async def _reserve(services: Services, delivery: Delivery, fingerprint: str, wanted: int) -> int:
@@ -332,7 +332,7 @@ async def _reserve(services: Services, delivery: Delivery, fingerprint: str, wan
         return wanted
     now = services.clock.now()
     granted = await reserve_starts(services.store, source, thread, fingerprint, wanted, most, now)
-    notice = notice_of(event, source, f"too-many-jobs {thread}", _TOO_MANY.format(most), now)
+    notice = services.forge.notice(event, source, f"too-many-jobs {thread}", _TOO_MANY.format(most))
     if granted < wanted and notice:
         await add_request(services.store, source, notice)
     return granted
@@ -353,7 +353,7 @@ async def _refuse_without_sandbox(
     services: Services, source: WebhookSource, event: IncomingEvent, error: NoSandbox
 ) -> tuple[dict[str, Any], str]:
     """Say in the thread of the event why it starts no agent. Return what `_start_agents` does."""
-    if notice := notice_of(event, source, "no-sandbox", _NO_SANDBOX, services.clock.now()):
+    if notice := services.forge.notice(event, source, "no-sandbox", _NO_SANDBOX):
         await add_request(services.store, source, notice)
     return {"ok": True, "ignored": f"no agent may run: {error}"} | event_jobs_view({}), IGNORED
 

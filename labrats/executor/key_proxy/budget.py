@@ -1,7 +1,4 @@
-"""The budget of an attempt: its running requests, their prices, and estimates of their usage. Does no I/O.
-
-An agent chooses each byte of its requests, so that an estimate must not be lower than what it can reach.
-"""
+"""The budget of an attempt: its running requests, their prices, and estimates of their usage. Does no I/O."""
 
 import re
 import string
@@ -31,63 +28,6 @@ _MOST_OUTPUT_TOKENS: Final = 131_072
 _PARALLEL_REQUESTS: Final = 4
 _SOON_SECONDS: Final = 10.0
 """Time within which a server that has failed has hardly worked on a request. Gateways wait longer for an answer."""
-
-TOKENS_PER_SECOND: Final = 300
-"""Tokens that a fast model writes in a second, also those that it does not send, such as its reasoning."""
-
-IMAGE_TOKENS: Final = 5_000
-"""An upper bound for one image, which models scale down."""
-
-_NULL: Final = msgspec.Raw(b"null")
-
-_CHEAP: Final = (string.ascii_letters + " ").encode()
-"""A token has at least two of these bytes, also in words that do not exist. Each other byte may be a token."""
-
-_MOST_DIGITS: Final = 18
-_LONG: Final = 1000
-"""The bytes of shorter images count as text, too."""
-
-_LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
-    "/messages": ("max_tokens",),
-    "/responses": ("max_output_tokens",),
-    "/chat/completions": ("max_tokens", "max_completion_tokens"),
-}
-"""The fields of a request that limit its answer, by the end of its path."""
-
-_CONVERSATIONS: Final = ("messages", "input")
-"""The fields of a request with its messages, by the names of the APIs."""
-
-_WINDOW_TOKENS: Final = 400_000
-"""Tokens of a large context, all of which the server may remember or fetch for a request."""
-
-_REMEMBERED: Final = ("previous_response_id", "conversation")
-"""Fields of a request of the Responses API by which the server adds input that it has stored."""
-
-_MANAGED: Final = ("context_management", "compaction")
-"""Fields of a request by which the server may summarise the conversation, for which it reads it once more."""
-
-_SUMMARY: Final = b"compact"
-
-_FETCHED: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference)"')
-"""Parts of a message whose content the server has stored or fetches."""
-
-_DOCUMENTS: Final = (b'"document"', b'"input_file"', b'"file"')
-"""Types of parts that may have a PDF, of which one of 5 KB can have 600 pages."""
-_ENCODED: Final = b"base64"
-
-_ESCAPED_NAME: Final = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
-"""A letter, digit or underscore that no program escapes, unless it hides a name."""
-
-_ESCAPED_BACKSLASH: Final = rb"\\"
-
-_IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
-_FILE: Final = re.compile(b"|".join((*_IMAGES, *_DOCUMENTS)))
-_IMAGE_TYPE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image)"')
-_NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
-"""Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
-
-_NESTING: Final = 3
-"""Depth at which images and documents are: the message, the result of a tool, and its content."""
 
 
 class EndedBy(Enum):
@@ -230,6 +170,64 @@ def prices_of(model: str | None, task: Task) -> Prices | None:
     aliases = (name for name in names if is_named(model, name, provider))
     found = next(exact, None) or next(aliases, None)
     return task.other_prices.get(found or own, task.prices) or list_prices(task, model)
+
+
+TOKENS_PER_SECOND: Final = 300
+"""Tokens that a fast model writes in a second, also those that it does not send, such as its reasoning."""
+
+IMAGE_TOKENS: Final = 5_000
+"""An upper bound for one image, which models scale down."""
+
+_NULL: Final = msgspec.Raw(b"null")
+
+_CHEAP: Final = (string.ascii_letters + " ").encode()
+"""A token has at least two of these bytes, also in words that do not exist. Each other byte may be a token."""
+
+_MOST_DIGITS: Final = 18
+_LONG: Final = 1000
+"""The bytes of shorter images count as text, too."""
+
+_LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
+    "/messages": ("max_tokens",),
+    "/responses": ("max_output_tokens",),
+    "/chat/completions": ("max_tokens", "max_completion_tokens"),
+}
+"""The fields of a request that limit its answer, by the end of its path."""
+
+_CONVERSATIONS: Final = ("messages", "input")
+"""The fields of a request with its messages, by the names of the APIs."""
+
+_WINDOW_TOKENS: Final = 400_000
+"""Tokens of a large context, all of which the server may remember or fetch for a request."""
+
+_REMEMBERED: Final = ("previous_response_id", "conversation")
+"""Fields of a request of the Responses API by which the server adds input that it has stored."""
+
+_MANAGED: Final = ("context_management", "compaction")
+"""Fields of a request by which the server may summarise the conversation, for which it reads it once more."""
+
+_SUMMARY: Final = b"compact"
+
+_FETCHED: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference)"')
+"""Parts of a message whose content the server has stored or fetches."""
+
+_DOCUMENTS: Final = (b'"document"', b'"input_file"', b'"file"')
+"""Types of parts that may have a PDF, of which one of 5 KB can have 600 pages."""
+_ENCODED: Final = b"base64"
+
+_ESCAPED_NAME: Final = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
+"""A letter, digit or underscore that no program escapes, unless it hides a name."""
+
+_ESCAPED_BACKSLASH: Final = rb"\\"
+
+_IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
+_FILE: Final = re.compile(b"|".join((*_IMAGES, *_DOCUMENTS)))
+_IMAGE_TYPE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image)"')
+_NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
+"""Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
+
+_NESTING: Final = 3
+"""Depth at which images and documents are: the message, the result of a tool, and its content."""
 
 
 class _Part(msgspec.Struct, frozen=True):

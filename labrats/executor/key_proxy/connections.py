@@ -23,16 +23,6 @@ READ_BYTES: Final = 64 * 1024
 
 Event = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage | h11.ConnectionClosed
 
-CONNECT_SECONDS: Final = 15.0
-
-_STALE_SECONDS: Final = 1.0
-"""Time within which a request fails whose connection the server had closed before."""
-
-_MOST_IDLE: Final = 8
-_PART_BYTES: Final = 256 * 1024
-_CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-"""Files with the system's certificates. Operators mount a private authority over the first in pods, as git reads it."""
-
 
 @dataclass
 class HttpConnection:
@@ -100,6 +90,17 @@ class HttpConnection:
     def abort(self) -> None:
         """Close the connection without sending what is still buffered, so that the other side notices the failure."""
         self.writer.transport.abort()
+
+
+CONNECT_SECONDS: Final = 15.0
+
+_STALE_SECONDS: Final = 1.0
+"""Time within which a request fails whose connection the server had closed before."""
+
+_MOST_IDLE: Final = 8
+_PART_BYTES: Final = 256 * 1024
+_CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+"""Files with the system's certificates. Operators mount a private authority over the first in pods, as git reads it."""
 
 
 @functools.cache

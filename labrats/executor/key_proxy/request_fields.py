@@ -20,15 +20,15 @@ _MESSAGES: Final = frozenset(
 )
 _RESPONSES: Final = frozenset(
     "background client_metadata context_management conversation include input instructions max_output_tokens "
-    "max_tool_calls model parallel_tool_calls previous_response_id prompt prompt_cache_key prompt_cache_retention "
-    "reasoning safety_identifier service_tier store stream stream_options temperature text "
-    "tool_choice tools top_logprobs top_p truncation".split()
+    "max_tool_calls metadata model parallel_tool_calls previous_response_id prompt prompt_cache_key "
+    "prompt_cache_retention reasoning safety_identifier service_tier store stream stream_options temperature text "
+    "tool_choice tools top_logprobs top_p truncation user".split()
 )
 _CHAT: Final = frozenset(
-    "frequency_penalty logit_bias logprobs max_completion_tokens max_tokens messages model "
+    "frequency_penalty logit_bias logprobs max_completion_tokens max_tokens messages metadata model "
     "parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort "
     "response_format safety_identifier seed service_tier stop store stream stream_options temperature tool_choice "
-    "tools top_logprobs top_p verbosity web_search_options".split()
+    "tools top_logprobs top_p user verbosity web_search_options".split()
 ).union(Sampling.__struct_fields__)
 _LISTS: Final[Mapping[str, frozenset[str]]] = {
     "/messages": _MESSAGES,
@@ -40,12 +40,9 @@ _LISTS: Final[Mapping[str, frozenset[str]]] = {
 """The fields that are forwarded, by the end of the path. They are fields of the API, or settings of local models.
 
 Gateways find another model, server, key or price in other fields. Of the API's own fields, the lists omit those that
-name other models (`fallbacks`), the payer (`workspace_id`, `user`), stored content (`container`, `thread`) or a number
-of answers (`n`): no agent's program needs them.
+name other models (`fallbacks`), the payer (`workspace_id`), stored content (`container`, `thread`) or a number of
+answers (`n`): no agent's program needs them.
 """
-
-_METADATA: Final = frozenset({"user_id"})
-"""The metadata that are forwarded, of the Messages API. Some gateways choose a server by others, such as tags."""
 
 _TOOL: Final = frozenset(
     "allowed_callers cache_control defer_loading description display_height display_height_px display_number "
@@ -93,9 +90,6 @@ class FieldFilter:
         kept = self._listed(fields, listed)
         for name in kept.keys() - _CONTENT:
             self._examine(kept, name)
-        if "metadata" in kept:
-            metadata: Fields | None = _decoded("metadata", kept["metadata"], Fields | None)
-            kept["metadata"] = _encoded(metadata and self._listed(metadata, _METADATA, "metadata."))
         if "tools" in kept:
             kept["tools"] = self._tools(kept["tools"])
         for name in _CONVERSATIONS:

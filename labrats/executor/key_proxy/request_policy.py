@@ -38,40 +38,6 @@ _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
 
 _NULL: Final = msgspec.Raw(b"null")
 
-MOST_BODY_BYTES: Final = 32 * 1024 * 1024
-"""Largest body of a request, as of the Messages API."""
-
-_POST: Final[Mapping[Api, frozenset[str]]] = {
-    "anthropic": frozenset({"/v1/messages", "/v1/messages/count_tokens"}),
-    "openai": frozenset(
-        f"{version}{path}"
-        for version in ("", "/v1")
-        for path in ("/responses", "/responses/compact", "/chat/completions")
-    ),
-}
-_MODEL: Final = r"(/(?!\.{1,2}$)[\w.:@-]+)"
-_GET: Final[Mapping[Api, re.Pattern[str]]] = {
-    "anthropic": re.compile(rf"/v1/models{_MODEL}?"),
-    "openai": re.compile(rf"(/v1)?/models{_MODEL}?"),
-}
-"""The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
-
-_QUERY: Final = re.compile(r"((beta|api-version|client_version|limit|after_id|before_id)=[\w.:-]*(&|$))*")
-"""The parameters of the programs and of Azure. Gateways have others, such as one for another model."""
-
-_FORWARDED: Final = frozenset(
-    b"accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version conversation-id "
-    b"idempotency-key openai-beta originator session-id thread-id traceparent tracestate user-agent version x-app "
-    b"x-client-request-id x-openai-internal-codex-responses-lite x-openai-subagent".split()
-)
-_FORWARDED_PREFIXES: Final = (b"x-claude-code-", b"x-codex-", b"x-stainless-")
-"""The headers that are forwarded: those of the agents' programs and of the providers' libraries.
-
-In others, some servers and gateways find another method, path, host, model or key than those of the request, or who
-pays. The proxy sets those of the credential and the body itself. Without Accept-Encoding, usage is readable. A body is
-JSON, also for a server that would read a form if Content-Type said so.
-"""
-
 
 class CheckedBody(NamedTuple):
     """A body as it is forwarded. removed: the names of the fields that are not forwarded."""
@@ -151,6 +117,41 @@ def _with_usage(options: msgspec.Raw) -> msgspec.Raw:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused(400, "`stream_options` must be an object") from None
     return msgspec.Raw(msgspec.json.encode({**given, "include_usage": msgspec.Raw(b"true")}))
+
+
+MOST_BODY_BYTES: Final = 32 * 1024 * 1024
+"""Largest body of a request, as of the Messages API."""
+
+_POST: Final[Mapping[Api, frozenset[str]]] = {
+    "anthropic": frozenset({"/v1/messages", "/v1/messages/count_tokens"}),
+    "openai": frozenset(
+        f"{version}{path}"
+        for version in ("", "/v1")
+        for path in ("/responses", "/responses/compact", "/chat/completions")
+    ),
+}
+_MODEL: Final = r"(/(?!\.{1,2}$)[\w.:@-]+)"
+_GET: Final[Mapping[Api, re.Pattern[str]]] = {
+    "anthropic": re.compile(rf"/v1/models{_MODEL}?"),
+    "openai": re.compile(rf"(/v1)?/models{_MODEL}?"),
+}
+"""The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
+
+_QUERY: Final = re.compile(r"((beta|api-version|client_version|limit|after_id|before_id)=[\w.:-]*(&|$))*")
+"""The parameters of the programs and of Azure. Gateways have others, such as one for another model."""
+
+_FORWARDED: Final = frozenset(
+    b"accept anthropic-beta anthropic-dangerous-direct-browser-access anthropic-version conversation-id "
+    b"idempotency-key openai-beta originator session-id thread-id traceparent tracestate user-agent version x-app "
+    b"x-client-request-id x-openai-internal-codex-responses-lite x-openai-subagent".split()
+)
+_FORWARDED_PREFIXES: Final = (b"x-claude-code-", b"x-codex-", b"x-stainless-")
+"""The headers that are forwarded: those of the agents' programs and of the providers' libraries.
+
+In others, some servers and gateways find another method, path, host, model or key than those of the request, or who
+pays. The proxy sets those of the credential and the body itself. Without Accept-Encoding, usage is readable. A body is
+JSON, also for a server that would read a form if Content-Type said so.
+"""
 
 
 @dataclass

@@ -23,8 +23,6 @@ _KINDS: Final = {
 _OTHER_KINDS: Final = ("api_error", "server_error")
 """The type and code for another status, with which the model's server has answered."""
 
-_LONGEST_FORM: Final = len(b"\\u002d")
-
 
 class Refused(Exception):
     """The proxy does not forward the request. model: set if the reason is the model that the request names."""
@@ -90,6 +88,9 @@ class KeyRedactor:
                 return False
             end = end[len(found) :]
         return False
+
+
+_LONGEST_FORM: Final = len(b"\\u002d")
 
 
 def _forms_of(character: int) -> tuple[bytes, ...]:

@@ -22,16 +22,16 @@ REPORT: Final[dict[str, Any]] = {
     "pullRequest": {"titlePrefix": "[ai] ", "labels": ["ai"], "reviewers": ["reviewer"]},
 }
 SHORTER: Final[dict[str, float | str]] = {
-    "labrats.controller.report_rights.PASS_SECONDS": 0.5,
-    "labrats.controller.source_logins.PASS_SECONDS": 0.2,
-    "labrats.controller.thread_requests.commands.WAIT_FOR_JOB_SECONDS": 0.2,
-    "labrats.controller.thread_requests.new_heads.WAIT_FOR_JOB_SECONDS": 0.2,
-    "labrats.controller.thread_requests.repairs.WAIT_FOR_CHECKS_SECONDS": 0.5,
-    "labrats.controller.thread_requests.repairs.WAIT_FOR_JOB_SECONDS": 0.2,
-    "labrats.controller.thread_requests.replies.WAIT_FOR_JOB_SECONDS": 0.2,
-    "labrats.net.github._MIN_RETRY_SECONDS": 1,
-    "labrats.net.github_repository.FIRST_DOUBT_SECONDS": 0.01,
-    "labrats.net.github_repository.UNREACHABLE_SECONDS": 0.5,
+    "labrats.github.report_rights.PASS_SECONDS": 0.5,
+    "labrats.github.source_logins.PASS_SECONDS": 0.2,
+    "labrats.github.requests.commands.WAIT_FOR_JOB_SECONDS": 0.2,
+    "labrats.github.requests.new_heads.WAIT_FOR_JOB_SECONDS": 0.2,
+    "labrats.github.requests.repairs.WAIT_FOR_CHECKS_SECONDS": 0.5,
+    "labrats.github.requests.repairs.WAIT_FOR_JOB_SECONDS": 0.2,
+    "labrats.github.requests.replies.WAIT_FOR_JOB_SECONDS": 0.2,
+    "labrats.github.client.app._MIN_RETRY_SECONDS": 1,
+    "labrats.github.client.repository.FIRST_DOUBT_SECONDS": 0.01,
+    "labrats.github.client.repository.UNREACHABLE_SECONDS": 0.5,
 }
 """Waits before further requests to GitHub, whose stand-in needs no rest, and before further looks at a job."""
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from labrats.intake.comment_commands import MEMBERS_ONLY
+from labrats.github.events.comment_commands import MEMBERS_ONLY
 from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.acceptance.github.reporting import (
     an_issue_of,

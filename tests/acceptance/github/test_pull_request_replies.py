@@ -161,7 +161,7 @@ def branches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if not request.param:
         return BRANCH_PREFIX
     for name, value in {"BRANCH_PREFIX": "labrats/", "MARK": ""}.items():
-        monkeypatch.setitem(SHORTER, f"labrats.reports.pull_request.{name}", value)
+        monkeypatch.setitem(SHORTER, f"labrats.github.reports.pull_request.{name}", value)
     return "labrats/"
 
 

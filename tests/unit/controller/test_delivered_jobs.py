@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from labrats.controller.applied_jobs import NEW_FOR
 from labrats.controller.chains import End, plan_chain
-from labrats.controller.publisher.publisher import _is_reported
 from labrats.controller.schedule import JobSchedule
+from labrats.github.publisher.publisher import _is_reported
 from labrats.index.catalog import Catalog
 from labrats.intake.reruns import Changes, rerun_request
 from labrats.intake.stored_jobs import StoredJobs

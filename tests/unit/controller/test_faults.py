@@ -7,13 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import error_of
-from labrats.controller.work_queue import ERROR_DELAY_SECONDS
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import FailedCode, Job, Usage
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
 from labrats.ports import Attempt, Store
+from labrats.work_queue import ERROR_DELAY_SECONDS
 from tests.fakes.runner import MemoryRunner
 from tests.unit.controller.lab import HANG, SETTINGS, STUBBORN, Lab, seconds_of
 from tests.unit.controller.trouble import FaultyStore, UnreachableRunner

@@ -10,18 +10,19 @@ from typing import Any, Final, TypeVar
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.publisher.access import GitHubAccess
-from labrats.controller.publisher.answers import GIVEN_UP_AFTER
-from labrats.controller.thread_requests import loop
-from labrats.controller.thread_requests.loop import ThreadRequests
-from labrats.controller.thread_requests.replies import drop_replies
-from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, ThreadJobs
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
+from labrats.github.client.access import GitHubAccess
+from labrats.github.client.app import GitHub
+from labrats.github.events.comment_commands import MEMBERS_ONLY, REFUSED
+from labrats.github.publisher.answers import GIVEN_UP_AFTER
+from labrats.github.requests import loop
+from labrats.github.requests.loop import ThreadRequests
+from labrats.github.requests.replies import drop_replies
+from labrats.github.requests.thread_jobs import DONE, STARTED, ThreadJobs
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
-from labrats.intake.comment_commands import MEMBERS_ONLY, REFUSED
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.intake.thread_requests import add_request, remove_request
 from labrats.metrics import Metrics
@@ -41,7 +42,6 @@ from labrats.model.thread_requests import (
     ThreadRequest,
 )
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
-from labrats.net.github import GitHub
 from labrats.ports import Change, Changed
 from labrats.settings import EngineSettings
 from tests.fakes.clock import NOON, FakeClock

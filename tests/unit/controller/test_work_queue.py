@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.work_queue import WorkQueue, work_forever
 from tests.fakes.clock import FakeClock
 
 

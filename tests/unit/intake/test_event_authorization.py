@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from labrats.github.reports.pull_request import pull_request_body
+from labrats.github.reports.reported_job import ReportedJob
 from labrats.intake.event_authorization import (
     is_about_untrusted_commits,
     is_by_external_contributor,
@@ -15,8 +17,6 @@ from labrats.model.outside_text import AGENT_MARK
 from labrats.model.report import PullRequestReport, ReportTarget
 from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.model.webhook_source import RepoOverride, WebhookSourceSpec
-from labrats.reports.pull_request import pull_request_body
-from labrats.reports.reported_job import ReportedJob
 from tests.support.builders import a_job, a_spec
 from tests.support.deliveries import a_pull_request_event, an_issue_event
 

@@ -1,0 +1,107 @@
+"""The port to the forge with the repositories of jobs. `labrats/github` fulfils it, and only `compose` names that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
+from labrats.intake.admission import Admission
+from labrats.intake.events import IncomingEvent
+from labrats.intake.stored_jobs import StoredJobs
+from labrats.model.job import Job
+from labrats.model.thread_requests import ThreadAction, ThreadRequest
+from labrats.model.webhook_source import WebhookSource
+from labrats.ports import Runner, Store
+
+_REPLIES: Final = (ThreadAction.REPLY, ThreadAction.MENTION)
+
+
+@dataclass(frozen=True)
+class ThreadEvent:
+    """The requests of an event. Only the event of a reply or mention may start agents by triggers instead.
+
+    note: why the event starts no agent, or has no requests, as a sentence. None for a command.
+    """
+
+    requests: Sequence[ThreadRequest]
+    note: str | None = None
+
+    @property
+    def command(self) -> ThreadAction | None:
+        """The command in the comment, or of the button."""
+        return self.requests[0].action if self.requests and self.note is None else None
+
+    @property
+    def is_reply(self) -> bool:
+        return any(request.action in _REPLIES for request in self.requests) and not self.is_refused
+
+    @property
+    def is_refused(self) -> bool:
+        """True for a mention by somebody who may ask for nothing, which gets a reaction."""
+        return any(request.action is ThreadAction.MENTION and request.answer for request in self.requests)
+
+
+class Tokens(Protocol):
+    """Provides jobs with tokens for their repositories."""
+
+    async def provide(self, job: Job) -> None:
+        """Store a new token in the Secret with which the next attempt of `job` clones, if the job uses tokens.
+
+        Raises GiveUp for a permanent problem, RetryLater for a temporary one.
+        """
+
+
+@dataclass(frozen=True)
+class ForgeWork:
+    """The parts of the engine with which a forge answers what people and events ask for there."""
+
+    store: Store
+    runner: Runner
+    catalog: Catalog
+    job_index: JobIndex
+    admission: Admission
+    stored_jobs: StoredJobs
+
+
+class Forge(Protocol):
+    """A forge of git repositories, such as GitHub."""
+
+    def tokens(self, store: Store) -> Tokens:
+        """Return the provider of tokens for clones."""
+
+    def thread_event(
+        self, event: IncomingEvent, source: WebhookSource, catalog: Catalog, fingerprint: str
+    ) -> ThreadEvent | None:
+        """Return the requests in an event that a source has received; None if it asks for nothing.
+
+        fingerprint: of the delivery.
+        """
+
+    def may_be_own(self, event: IncomingEvent) -> bool:
+        """Return whether the event is of a kind that the engine causes, and that shows no mark."""
+
+    def reason_of_own_event(self, event: IncomingEvent, source: WebhookSource) -> str | None:
+        """Return why an event starts no agent that the engine has caused itself; None for another event."""
+
+    def notice(self, event: IncomingEvent, source: WebhookSource, reason: str, text: str) -> ThreadRequest | None:
+        """Return the comment for the thread of the event; None where the engine cannot comment.
+
+        reason: a short name. Of the comments with one reason, a repository gets the first of a day, UTC.
+        """
+
+    async def preview(self, runner: Runner, job: Job) -> dict[str, Any] | None:
+        """Return the report of a job as it would be written now, in the API's form; None if it reports nowhere.
+
+        Raises RetryLater.
+        """
+
+    async def serve(self, work: ForgeWork) -> None:
+        """Answer requests from threads, and keep webhook sources in order, until cancelled. One process does so."""
+
+    async def publish(self, store: Store, runner: Runner, listed_after: timedelta | None = None) -> None:
+        """Write the reports of jobs until cancelled. One process does so.
+
+        listed_after: time after which the forge's lists certainly show what was created; None for the usual one.
+        """
