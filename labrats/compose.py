@@ -14,12 +14,13 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from labrats.model.errors import RetryLater
+from labrats.model.errors import LabratsError, RetryLater
 
 if TYPE_CHECKING:
     from labrats.api.auth.oidc import OpenIdProvider
     from labrats.api.auth.sessions import Signer
     from labrats.api.services import Services
+    from labrats.backends.embedded.data_backup import DataFolders
     from labrats.backends.embedded.migration import Progress
     from labrats.backends.embedded.store import EmbeddedStore
     from labrats.controller.credential_labels import CredentialLabels
@@ -68,6 +69,15 @@ def cluster_network(settings: "EngineSettings") -> tuple[str | None, bool | None
 def has_data(settings: "EngineSettings") -> bool:
     """Return whether an engine has stored data in the data folder. A cluster always has a store."""
     return settings.backend == "kubernetes" or (settings.data_dir / DATABASE).exists()
+
+
+def data_folders(settings: "EngineSettings") -> "DataFolders":
+    """Return the folders of an engine on one machine whose files a backup has. Raises LabratsError for a cluster."""
+    from labrats.backends.embedded.data_backup import DataFolders
+
+    if settings.backend == "kubernetes":
+        raise LabratsError("this is for an engine on one machine; docs/kubernetes.md says how to back up a cluster")
+    return DataFolders(settings.data_dir, settings.uploads, settings.pdf_uploads)
 
 
 async def migrate(settings: "EngineSettings", progress: "Progress") -> None:

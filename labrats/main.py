@@ -19,6 +19,7 @@ from labrats.model.errors import LabratsError
 if TYPE_CHECKING:
     from labrats.api.http.server import Server
     from labrats.api.services import Services
+    from labrats.model.backup import BackupSummary
     from labrats.model.errors import Problem
     from labrats.model.record import Resource
     from labrats.ports import Store
@@ -117,6 +118,21 @@ class Commands:
 
         async with self.open_store(data_dir) as store:
             return await create_login_link(store, url, SystemClock().now())
+
+    def back_up(self, data_dir: Path | None, target: Path) -> "BackupSummary":
+        from labrats.compose import data_folders
+
+        settings = read_settings(data_dir=data_dir)
+        refuse_foreign_folder(settings)
+        from labrats.backends.embedded.data_backup import back_up
+
+        return back_up(data_folders(settings), target)
+
+    def restore(self, source: Path, data_dir: Path | None) -> "BackupSummary":
+        from labrats.backends.embedded.data_backup import restore
+        from labrats.compose import data_folders
+
+        return restore(source, data_folders(read_settings(data_dir=data_dir)))
 
     def open_store(
         self, data_dir: Path | None, on_create: OnCreate | None = None

@@ -15,6 +15,7 @@ from labrats.cli import chains, engine_pause, jobs, published, resources, upload
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
+from labrats.cli.backup import backup_command, restore_command
 from labrats.cli.connect import connect_app
 from labrats.cli.doctor import doctor_command
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
@@ -100,6 +101,8 @@ def build_app(engine: EngineCommands) -> App:
         engine_pause.pause,
         engine_pause.resume,
         login_link_command(engine),
+        backup_command(engine),
+        restore_command(engine),
         config_command(engine),
         doctor_command(engine),
         completion,

@@ -22,6 +22,7 @@ from labrats.cli.options import ApiOptions, DataDir, Json
 from labrats.cli.output import paint, print_stderr, print_text
 
 if TYPE_CHECKING:
+    from labrats.model.backup import BackupSummary
     from labrats.model.errors import Problem
     from labrats.model.record import Resource
     from labrats.ports import Store
@@ -59,6 +60,14 @@ class EngineCommands(Protocol):
         Raises OSError when the engine cannot listen on the address, and LabratsError when it must not listen there
         or the data folder is in use.
         """
+        ...
+
+    def back_up(self, data_dir: Path | None, target: Path) -> "BackupSummary":
+        """Back up a data folder into a new file. Raises LabratsError, OSError."""
+        ...
+
+    def restore(self, source: Path, data_dir: Path | None) -> "BackupSummary":
+        """Restore a backup into an empty data folder. Raises LabratsError, OSError."""
         ...
 
     def open_store(

@@ -31,6 +31,9 @@ from labrats.processes import ProcessId, executor_process_name, process_name
 _SCRATCH: Final = ("home", "tmp", "baseline.git", "staging.git", "running.git", CREDENTIALS_FOLDER)
 """Folders beside the output that are deleted with the workspace."""
 
+NOT_IN_BACKUPS: Final = frozenset({*_SCRATCH, SECRETS_FOLDER})
+"""Folders of an attempt that a backup leaves out."""
+
 _ORIGIN_FILE: Final = "origin"
 
 _LINE_BYTES: Final = 256

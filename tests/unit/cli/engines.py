@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from labrats.api.spec_validation import problems_in
 from labrats.main import Commands, OnCreate
 from labrats.manifests.install import custom_resources, installation
+from labrats.model.backup import BackupSummary
 from labrats.model.errors import Problem
 from labrats.model.record import Resource
 from labrats.ports import Store
@@ -107,6 +108,12 @@ class OwnEngine:
         self, data_dir: Path | None, on_create: OnCreate | None = None
     ) -> AbstractAsyncContextManager[Store]:
         return Commands().open_store(data_dir or self.data_dir, on_create)
+
+    def back_up(self, data_dir: Path | None, target: Path) -> BackupSummary:
+        return Commands().back_up(data_dir or self.data_dir, target)
+
+    def restore(self, source: Path, data_dir: Path | None) -> BackupSummary:
+        return Commands().restore(source, data_dir or self.data_dir)
 
     def create_api_key(
         self,
