@@ -1,4 +1,4 @@
-"""`python -m benchmarks.failover`: seconds until another engine starts jobs after an outage of the API server."""
+"""`python -m benchmarks.failover [--quick]`: seconds until another engine starts jobs after the API server is back."""
 
 import argparse
 import asyncio
@@ -25,13 +25,17 @@ AIM_SECONDS: Final = 15
 WAITING: Final = 5
 """The jobs that wait for a slot."""
 
+QUICK_OUTAGE: Final = 1.0
+
 _POLL_SECONDS: Final = 0.05
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.failover", description=__doc__)
     parser.add_argument("--outages", type=float, nargs="+", default=[5.0, 30.0, 90.0], help="durations in seconds")
-    outages = parser.parse_args().outages
+    parser.add_argument("--quick", action="store_true", help="only check that the measurement works")
+    arguments = parser.parse_args()
+    outages = [QUICK_OUTAGE] if arguments.quick else arguments.outages
     with (
         tempfile.TemporaryDirectory(prefix="labrats-benchmark-") as folder,
         running_cluster(with_node=False) as cluster,
