@@ -63,11 +63,16 @@ class UsageTotals:
             self.usage = at_least(reported, self.measured, self.prices)
 
     def _confirmed(self, reported: Usage) -> Usage:
-        """Return the measured usage, with what only the program knows: its turns, and a cost without known prices."""
-        cost = self.measured.cost_usd
-        if cost is None and self.measured.tokens:
+        """Return the measured usage, with what only the program knows: its turns, and a cost without known prices.
+
+        The cost of answers in which the proxy has found no usage is unknown.
+        """
+        turns, cost = min(reported.turns, self.answers), self.measured.cost_usd
+        if not self.measured.tokens:
+            cost = None if turns else cost
+        elif cost is None:
             cost = reported.cost_usd
-        return replace(self.measured, cost_usd=cost, turns=min(reported.turns, self.answers))
+        return replace(self.measured, cost_usd=cost, turns=turns)
 
 
 def at_least(usage: Usage, measured: Usage, prices: Prices | None = None) -> Usage:
