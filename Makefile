@@ -159,6 +159,7 @@ labrats/dashboard/index.html: $(shell find dashboard/src dashboard/public dashbo
 	@scripts/require chromium chromium chromium-browser google-chrome
 	@scripts/require bubblewrap bwrap
 	@scripts/require user-mode-linux linux.uml
+	@scripts/require build-essential cc
 	@touch $@
 
 .PHONY: help run dashboard dashboard-dev dashboard-types test test-extended test-slow test-user test-all lint check format bench bench-compare torture lock manifests setup agent-clis-newest clean

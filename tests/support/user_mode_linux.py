@@ -16,6 +16,8 @@ import pytest
 
 _MEMORY: Final = "1024M"
 _SECONDS: Final = 300.0
+_CPU: Final = Path("/proc/cpuinfo")
+_LARGE_REGISTERS: Final = Path(__file__).with_name("large_registers.c")
 _MARK: Final = "status of the command: "
 _INIT: Final = """\
 #!/bin/sh
@@ -50,7 +52,7 @@ def run_in_own_kernel(command: Sequence[str | Path], folder: Path) -> str:
     init.chmod(0o755)
     options = ["rootfstype=hostfs", "rootflags=/", "ro", f"mem={_MEMORY}", f"init={init}", "quiet"]
     console = ["con=null", "con0=fd:0,fd:1"]
-    environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "TMPDIR": str(folder)}
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "TMPDIR": str(folder), **_preloaded(folder)}
     done = subprocess.run(
         [kernel, *options, *console], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=_SECONDS, check=False,
@@ -64,3 +66,12 @@ def run_in_own_kernel(command: Sequence[str | Path], folder: Path) -> str:
 def python(*arguments: str | Path) -> Sequence[str | Path]:
     """Return the command that runs this Python."""
     return [sys.executable, *arguments]
+
+
+def _preloaded(folder: Path) -> dict[str, str]:
+    """Return the variables with which the kernel runs on processors whose registers are too large for it."""
+    if "amx_tile" not in _CPU.read_text():
+        return {}
+    library = folder / "large_registers.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, _LARGE_REGISTERS, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library)}
