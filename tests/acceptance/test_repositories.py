@@ -68,7 +68,7 @@ async def test_changes_of_a_job_can_be_fetched_from_its_bundle(
     assert git(origin.path, "diff", "--name-only", "main", "fetched") == "README.md"
 
 
-async def test_patch_of_a_running_job_has_the_changes_so_far(user: User, origin: Origin) -> None:
+async def test_patch_of_a_running_job_has_the_changes_so_far(user: User, engine: Engine, origin: Origin) -> None:
     steps = [
         {"log": "begun"},
         {"sleepMs": 1000},
@@ -95,7 +95,8 @@ async def test_patch_of_a_running_job_has_the_changes_so_far(user: User, origin:
     await user.wait(job)
     final = await user.get(f"/api/jobs/{job}/patch")
     assert answers[-1].text == final.text
-    assert "+mine [redacted" in final.text
+    # In a pod, only the step that clones knows the password, which the agent cannot read there.
+    assert ("+mine [redacted" in final.text) == isinstance(engine, LocalEngine)
 
 
 async def test_running_job_without_changes_has_no_patch_and_no_bundle_so_far(user: User, origin: Origin) -> None:

@@ -14,6 +14,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.events import IncomingEvent
 from labrats.intake.forge import Forge
 from labrats.metrics import Metrics
+from labrats.model.core_resources import Secret
 from labrats.model.job import Job, JobStatus
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
@@ -115,7 +116,7 @@ async def test_preview_has_a_comment_and_a_job_without_a_report_has_none(case: F
 
 async def test_job_that_uses_no_token_gets_none(case: ForgeCase) -> None:
     await case.forge.tokens(case.store).provide(a_job(case))
-    assert await case.store.list(Job) == []
+    assert await case.store.list(Secret) == []
 
 
 def test_command_in_a_comment_is_a_request(case: ForgeCase) -> None:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -59,9 +60,9 @@ def back_up(folders: DataFolders, target: Path) -> BackupSummary:
                 archive.add(Path(folder, _DATABASE), _DATABASE)
             files = sum(_add(archive, path, name) for path, name in _files_of(folders))
             manifest = {"format": _FORMAT, "version": labrats.__version__, "schema": SCHEMA_VERSION, "files": files}
-            with TemporaryDirectory(dir=target.parent, prefix=".labrats-backup-") as folder:
-                Path(folder, _MANIFEST).write_text(json.dumps(manifest))
-                archive.add(Path(folder, _MANIFEST), _MANIFEST)
+            entry, content = tarfile.TarInfo(_MANIFEST), json.dumps(manifest).encode()
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
         found = _verified(draft)
         sync(draft)
         os.link(draft, target)  # unlike a rename, it replaces no file
