@@ -18,6 +18,7 @@ from labrats.api.bulk_actions import ABANDONED_SECONDS, BulkActions
 from labrats.api.change_feed import ChangeFeed
 from labrats.api.http.caller_bodies import CallerBodies
 from labrats.api.http.fair_lock import FairLock
+from labrats.api.http.idempotency import Intent
 from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.large_answer import LargeAnswers
 from labrats.api.http.signed_body import UnverifiedBodies
@@ -30,6 +31,7 @@ from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.delivery_log import DeliveryLog
+from labrats.intake.event_intake import EventIntake
 from labrats.intake.forge import Forge
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.signing_secrets import SigningSecrets
@@ -99,6 +101,18 @@ class Services:
             network_problem=self.runner.network_problem,
             untrusted_network_problem=self.runner.untrusted_network_problem,
             immediate_starts=self.immediate_starts,
+        )
+
+    @cached_property
+    def event_intake(self) -> EventIntake:
+        return EventIntake(
+            self.store,
+            self.catalog,
+            self.forge,
+            self.admission,
+            self.clock,
+            self.settings.event_jobs_per_thread,
+            lambda fingerprint: Intent(fingerprint, fingerprint).job_names,
         )
 
     @cached_property
