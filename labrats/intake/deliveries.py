@@ -1,4 +1,4 @@
-"""Webhook deliveries with a valid signature: the event of each, and its identity when it is sent again."""
+"""Deliveries of webhook sources: the event of each, and its identity when it comes again."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from labrats.intake.event_identity import identity_of, moment_of
 from labrats.intake.events import IncomingEvent
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.job import OWNER_PREFIX, Job
 from labrats.model.record import Metadata
-from labrats.model.webhook_source import WebhookSource
+from labrats.model.webhook_source import GITHUB, WebhookSource
 from labrats.ports import Store
 
 PING: Final = "ping"
@@ -24,6 +25,7 @@ UNNAMED: Final = "received"
 """The name of an event of a generic source whose body contains no name."""
 
 _LONGEST_NAME: Final = 200
+_MOMENT_SECONDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -50,33 +52,54 @@ def fingerprint_of(source: WebhookSource, body: bytes, signed_id: str | None = N
     An unsigned id proves nothing: an attacker who has captured a delivery could send it again under another id.
     """
     identity = signed_id.encode() if signed_id else hashlib.sha256(body).digest()
+    return _fingerprint(source, identity)
+
+
+def fingerprint_of_event(source: WebhookSource, event: IncomingEvent) -> str | None:
+    """Return the fingerprint of an event of GitHub, however it came here; None if nothing identifies the event."""
+    identity = identity_of(event) if source.spec.type == GITHUB else None
+    return identity and _fingerprint(source, identity.encode())
+
+
+def _fingerprint(source: WebhookSource, identity: bytes) -> str:
     return hashlib.sha256(b"\0".join((source.metadata.uid.encode(), identity))).hexdigest()
 
 
 async def stored_fingerprint(store: Store, delivery: Delivery) -> str:
     """Return the fingerprint of the first delivery with the same id, or else the delivery's own.
 
-    So a redelivery is recognized by its id, too. A forged id can only lead to jobs that already exist.
+    So a redelivery is recognized by its id, too. A forged id can only lead to jobs that already exist. An event that
+    lasts a moment, such as a label, is also recognized if its other description has a time some seconds apart.
     """
-    if delivery.id is None:
-        return delivery.fingerprint
-    try:
-        return (await store.get(ConfigMap, _note_name(delivery))).data[_FINGERPRINT]
-    except (NotFound, KeyError):
-        return delivery.fingerprint
+    for name in [*_id_notes(delivery), *_moment_notes(delivery, _MOMENT_SECONDS)]:
+        with suppress(NotFound, KeyError):
+            return (await store.get(ConfigMap, name)).data[_FINGERPRINT]
+    return delivery.fingerprint
 
 
 async def store_fingerprint(store: Store, delivery: Delivery, job: Job) -> None:
-    """Store the fingerprint under the delivery's id, for as long as its first `job` exists."""
-    if delivery.id is None:
-        return
-    metadata = Metadata(name=_note_name(delivery), owner=job.as_owner())
-    with suppress(Conflict):  # a redelivery has stored it
-        await store.create(ConfigMap(metadata=metadata, data={_FINGERPRINT: delivery.fingerprint}))
+    """Store the fingerprint under the delivery's id and its moment, for as long as its first `job` exists."""
+    for name in [*_id_notes(delivery), *_moment_notes(delivery, 0)]:
+        metadata = Metadata(name=name, owner=job.as_owner())
+        with suppress(Conflict):  # a redelivery has stored it
+            await store.create(ConfigMap(metadata=metadata, data={_FINGERPRINT: delivery.fingerprint}))
 
 
-def _note_name(delivery: Delivery) -> str:
-    identity = f"{delivery.source.metadata.uid}\0{delivery.id}"
+def _id_notes(delivery: Delivery) -> list[str]:
+    return [_note_name(delivery, delivery.id)] if delivery.id is not None else []
+
+
+def _moment_notes(delivery: Delivery, seconds: int) -> list[str]:
+    """Return the names of the notes about a momentary event at its time, and up to some seconds apart from it."""
+    if delivery.source.spec.type != GITHUB or (moment := moment_of(delivery.event)) is None:
+        return []
+    identity, at = moment
+    shifts = sorted(range(-seconds, seconds + 1), key=abs)
+    return [_note_name(delivery, f"{identity} {at + shift}") for shift in shifts]
+
+
+def _note_name(delivery: Delivery, identity: str | None) -> str:
+    identity = f"{delivery.source.metadata.uid}\0{identity}"
     return f"delivery-{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 

@@ -322,6 +322,23 @@ class TestOnce:
         assert await accepted(nobody, other, delivery="another") != first
         assert len(await api.store.list(Job)) == 2
 
+    async def test_two_descriptions_of_one_event_create_one_job(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger("issues.*")))
+        first, later, other = (
+            an_issue_event(issue=an_issue_event()["issue"] | {"id": 1007, "title": title, "updated_at": at})
+            for title, at in (
+                ("It crashes", "2026-01-01T12:00:00Z"),
+                ("It crashed", "2026-01-01T12:00:01Z"),
+                ("It crashes", "2026-01-01T12:00:09Z"),
+            )
+        )
+
+        jobs = [(await accepted(nobody, each))["jobs"][0]["jobId"] for each in (first, later, other)]
+
+        assert jobs[0] == jobs[1] != jobs[2]
+        assert len(await api.store.list(Job)) == 2
+
     async def test_a_delivery_id_is_deleted_with_its_job(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         await stored(api, an_agent("a", a_trigger()))

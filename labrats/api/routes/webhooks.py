@@ -25,6 +25,7 @@ from labrats.intake.deliveries import (
     PING,
     Delivery,
     fingerprint_of,
+    fingerprint_of_event,
     generic_event,
     github_event,
     is_body_of,
@@ -127,7 +128,8 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     is_stored = services.deliveries.stores_payloads and len(body) <= PAYLOAD_BYTES
     stored_payload = encode(payload) if is_stored else b""
     delivery_id = request.headers.get(DELIVERY_HEADER) if source.spec.type == GITHUB else None
-    delivery = Delivery(source, event, fingerprint_of(source, body, signature.id), delivery_id)
+    fingerprint = fingerprint_of_event(source, event) or fingerprint_of(source, body, signature.id)
+    delivery = Delivery(source, event, fingerprint, delivery_id)
     with _errors_recorded(services, source, event, stored_payload):
         result = Result(PING) if event.name == PING else await services.event_intake.take(delivery)
     services.deliveries.add(source.name, record_of(services.clock.now(), event, result), stored_payload)
