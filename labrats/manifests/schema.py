@@ -65,7 +65,8 @@ def _structure(info: inspect.Type) -> Schema:
         case inspect.EnumType(cls=enum):
             return {"type": "string", "enum": [member.value for member in enum]}
         case inspect.DateTimeType():
-            return {"type": "string", "format": "date-time"}
+            # The format alone admits "t" and "z", which the API server's rules then cannot compare: no update succeeds.
+            return {"type": "string", "format": "date-time", "pattern": "T.*(Z|[+-][0-9:]+)$"}
         case inspect.StrType():
             return {"type": "string"}
         case inspect.BoolType():

@@ -80,9 +80,13 @@ class Person:
     async def delete(self, name: str, kind: type[Resource] = Job) -> None:
         await self._client.request("DELETE", resource_type(kind).path(self._namespace, name))
 
-    async def status_of(self, name: str, kind: type[Resource] = Job) -> dict[str, Any]:
+    async def object_of(self, name: str, kind: type[Resource] = Job) -> dict[str, Any]:
         answer = await self._client.request("GET", resource_type(kind).path(self._namespace, name))
-        status: dict[str, Any] = json.loads(cut_off_below(answer, 50)).get("status", {})
+        found: dict[str, Any] = json.loads(cut_off_below(answer, 50))
+        return found
+
+    async def status_of(self, name: str, kind: type[Resource] = Job) -> dict[str, Any]:
+        status: dict[str, Any] = (await self.object_of(name, kind)).get("status", {})
         return status
 
     async def undecodable(self, kind: type[Resource]) -> list[str]:
@@ -292,8 +296,8 @@ async def is_settled(person: Person, name: str) -> bool:
     with suppress(TimeoutError):
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
-                status = await person.status_of(name)
-                if status["phase"] in ENDED or "notBefore" in status:
+                job = await person.object_of(name)
+                if job["status"]["phase"] in ENDED or "notBefore" in job["status"] | job["spec"]:
                     return True
                 if await person.is_reported_as_invalid(name):
                     return True
