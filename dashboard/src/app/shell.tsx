@@ -18,7 +18,7 @@ import { Menu, MenuItem, MenuLabel } from '../ui/menu';
 import { Notice } from '../ui/notice';
 import { PageLoading } from '../ui/page';
 import { useShortcuts } from '../ui/shortcuts';
-import { describe } from '../ui/states';
+import { describe, Failure } from '../ui/states';
 import { setTheme, THEMES, useTheme } from '../ui/theme';
 import { toast, Toasts } from '../ui/toasts';
 import styles from './main-layout.module.css';
@@ -117,15 +117,19 @@ const SYSTEM_MS = 60_000;
 
 /** What limits the whole engine until somebody changes its machine or settings. */
 function EngineNotice() {
-  const { data: system } = useQuery({ ...systemQuery, staleTime: Infinity, refetchInterval: SYSTEM_MS });
+  const systemRead = useQuery({ ...systemQuery, staleTime: Infinity, refetchInterval: SYSTEM_MS });
+  const pauseRead = useQuery({ ...pauseQuery, staleTime: Infinity });
+  const failed = [systemRead, pauseRead].find((read) => read.isLoadingError);
+  const { data: system } = systemRead;
+  const { data: pause } = pauseRead;
   // A replica of an earlier version reports none.
   const containment: System['containment'] | undefined = system?.containment;
   const reason = containment?.noSandbox;
-  const { data: pause } = useQuery({ ...pauseQuery, staleTime: Infinity });
   const fullDisk = system?.disk.problem;
-  if (!reason && !pause?.paused && !fullDisk) return null;
+  if (!failed && !reason && !pause?.paused && !fullDisk) return null;
   return (
     <div className={styles.notice}>
+      {failed && <Failure error={failed.error} onRetry={() => void failed.refetch()} />}
       {pause?.paused && <Notice>{pauseWords(pause)} No job starts until somebody resumes it.</Notice>}
       {fullDisk && <Notice>The engine stores nothing new: {visible(fullDisk)}.</Notice>}
       {reason && (
