@@ -14,7 +14,8 @@ async def test_system_page_shows_version_disk_and_limits(admin: User) -> None:
 
 
 async def test_engines_own_secrets_and_those_of_jobs_are_not_listed(admin: User) -> None:
-    await admin.run(workspaceSetup={"gitRepo": "https://octocat:test-token@1.1.1.1/octocat/hello.git"})
+    repository = "https://octocat:test-token@github.com/octocat/hello.git"
+    waiting = await admin.submit(workspaceSetup={"gitRepo": repository}, notBefore="2999-01-01T00:00:00Z")
 
     answer = await admin.get("/api/secrets")
 
@@ -22,3 +23,4 @@ async def test_engines_own_secrets_and_those_of_jobs_are_not_listed(admin: User)
     own = ("key-", "ir-", "login-link", "ended-session")
     assert not [name for name in names if name.startswith(own)]
     assert "test-token" not in answer.text
+    await admin.cancel(waiting)
