@@ -14,7 +14,7 @@ from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.oidc import OpenIdProvider
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
-from labrats.api.bulk_actions import ABANDONED_SECONDS, BulkActions
+from labrats.api.bulk_actions import INTERRUPTED_SECONDS, BulkActions
 from labrats.api.change_feed import ChangeFeed
 from labrats.api.http.caller_bodies import CallerBodies
 from labrats.api.http.fair_lock import FairLock
@@ -141,7 +141,7 @@ class Services:
     @cached_property
     def bulk_actions(self) -> BulkActions:
         others_may_run = self.settings.backend == "kubernetes"
-        return BulkActions(self.store, self.clock, self.metrics, ABANDONED_SECONDS if others_may_run else 0)
+        return BulkActions(self.store, self.clock, self.metrics, INTERRUPTED_SECONDS if others_may_run else 0)
 
     @cached_property
     def change_feed(self) -> ChangeFeed:

@@ -113,7 +113,7 @@ async def test_invalid_filter_is_refused(user: User) -> None:
         assert answer.json()["details"][0]["field"] == f"filter.{next(iter(wrong))}"
 
 
-async def test_action_goes_on_after_the_engine_was_killed(start_engine: EngineFactory) -> None:
+async def test_action_ends_with_the_engine_and_is_sent_again(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin:
         await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": "paused", "slots": 0})
@@ -130,9 +130,17 @@ async def test_action_goes_on_after_the_engine_was_killed(start_engine: EngineFa
         engine.start()
 
         assert answer.status_code == 202
-        assert phases.count(Phase.PENDING) > 0, "the action was done before the engine was killed"
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (await admin.get("/api/jobs", status="cancelled", limit=1)).json()["total"] < MANY:
-                await asyncio.sleep(POLL_SECONDS)
-        progress = await finished(admin, answer.json()["id"])
-        assert (progress["jobs"], progress["done"]) == (MANY, MANY)
+        left = phases.count(Phase.PENDING)
+        assert left > 0, "the action was done before the engine was killed"
+        interrupted = await admin.get(f"/api/jobs/bulk/{answer.json()['id']}")
+        assert (interrupted.status_code, interrupted.json()["error"]) == (
+            404,
+            f"the action {answer.json()['id']} ended when its engine stopped; send it again for the rest",
+        )
+        await listed(admin, 1, status="waiting", limit=1)
+        assert (await admin.get("/api/jobs", status="waiting", limit=1)).json()["total"] == left
+
+        body = {"action": "cancel", "filter": {}, "expected": left}
+        again = (await admin.post("/api/jobs/bulk", body)).json()["id"]
+        progress = await finished(admin, again)
+        assert (progress["jobs"], progress["changed"]) == (left, left)

@@ -7,9 +7,9 @@ import httpx2
 import pytest
 
 from labrats.api import bulk_actions
-from labrats.api.bulk_actions import CHECK_SECONDS, RETENTION
+from labrats.api.bulk_actions import RETENTION
 from labrats.model.core_resources import TYPE_LABEL, Secret
-from labrats.model.errors import BecameUnreadable, Invalid, Problem, RetryLater
+from labrats.model.errors import BecameUnreadable, Invalid, NotFound, Problem, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Metadata
 from tests.api.conftest import Api, a_submission
@@ -138,9 +138,13 @@ async def test_action_is_deleted_an_hour_after_its_end(api: Api, user: httpx2.As
     while (await user.get(path)).json()["finishedAt"] is None:
         await api.clock.sleep(0.1)
     api.clock.step(RETENTION.total_seconds())
-    async with asyncio.timeout(2 * CHECK_SECONDS):
-        while (await user.get(path)).status_code != 404:
-            await api.clock.sleep(0.1)
+
+    assert (await user.get(path)).status_code == 404
+    await api.clock.sleep(1)  # until the index has the end of the job
+    body = {"action": "cancel", "filter": {"status": ["cancelled"]}, "expected": 1}
+    assert (await user.post("/api/jobs/bulk", json=body)).status_code == 202
+    with pytest.raises(NotFound):
+        await api.store.get(Secret, path.rpartition("/")[2])
 
 
 async def test_latest_actions_of_a_caller_are_stored(
@@ -187,13 +191,23 @@ async def test_caller_with_many_unfinished_actions_has_to_wait(
     assert answers[2].headers["Retry-After"] == "5"
 
 
-async def test_an_action_of_a_later_version_stops_no_other(api: Api, user: httpx2.AsyncClient) -> None:
+@pytest.mark.parametrize("action", ["archive", "cancel"])
+async def test_record_of_another_version_is_ignored_and_deleted_after_an_hour(
+    api: Api, user: httpx2.AsyncClient, action: str
+) -> None:
     await hold_back_jobs(api)
     job_id = (await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"]
-    data = {"action": f'{{"action":"archive","targets":[["{job_id}",null]],"owner":null}}'}
+    data = {"action": f'{{"action":"{action}","targets":[["{job_id}",null]],"owner":null}}'}
     labels = {TYPE_LABEL: "bulk-action"}
     await api.store.create(Secret(metadata=Metadata(name="bulk-action-0", labels=labels), data=data))
-    await api.clock.sleep(60)
+    await api.clock.sleep(1)  # until the index has the job
+    assert (await user.get(f"/api/jobs/{job_id}")).json()["status"] == "waiting"
+    assert (await user.get("/api/jobs/bulk/bulk-action-0")).status_code == 404
+
+    api.clock.step(RETENTION.total_seconds())
     path = await cancel_all(user, 1)
     await api.clock.sleep(5)
+
     assert (await user.get(path)).json()["changed"] == 1
+    with pytest.raises(NotFound):
+        await api.store.get(Secret, "bulk-action-0")

@@ -99,8 +99,9 @@ export interface paths {
          * Cancel or retry many jobs
          * @description Cancel or retry all jobs that match the filter now, in the background.
          *
-         *     `/api/jobs/bulk/{id}` shows the progress. The action is on stable storage, and goes on after a restart of the
-         *     engine. Jobs whose state does not allow it, or that have ended or were retried meanwhile, are left out.
+         *     `/api/jobs/bulk/{id}` shows the progress. The action ends with the engine that carries it out: after a restart,
+         *     send the request again for the rest of the jobs. Jobs whose state does not allow it, or that have ended or were
+         *     retried meanwhile, are left out.
          */
         post: operations["actOnJobs"];
         delete?: never;
@@ -120,7 +121,8 @@ export interface paths {
          * Get the progress of an action on many jobs
          * @description Return how many jobs an action has come to.
          *
-         *     It can be looked up until an hour after its end, as one of the caller's latest 100.
+         *     It can be looked up until an hour after its end, as one of the caller's latest 100, but not after a restart of the
+         *     engine that has interrupted it.
          *
          *     On a cluster, the counts of an action that another replica carries out are up to 5 seconds old.
          */
@@ -2417,7 +2419,7 @@ export interface components {
         };
         /**
          * BulkAccepted
-         * @description The action is stored, and begins.
+         * @description The action begins.
          */
         BulkAccepted: {
             /**
@@ -7539,7 +7541,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The action is on stable storage */
+            /** @description The action begins */
             202: {
                 headers: {
                     [name: string]: unknown;

@@ -66,7 +66,7 @@ class Bulk(RequestBody):
 
 
 class BulkAccepted(ResponseBody):
-    """The action is stored, and begins."""
+    """The action begins."""
 
     id: str = Field(description="Names the action in `/api/jobs/bulk/{id}`.", examples=["bulk-action-3f0a4b7e9c553d1f"])
     jobs: int = Field(description="The number of jobs that it concerns.", examples=[9])
@@ -87,14 +87,15 @@ class BulkProgress(BulkAccepted):
 @router.post(
     "/api/jobs/bulk",
     status_code=202,
-    responses=answers(202, BulkAccepted, "The action is on stable storage", 400, 403, 409, 413, 415, 422),
+    responses=answers(202, BulkAccepted, "The action begins", 400, 403, 409, 413, 415, 422),
     summary="Cancel or retry many jobs",
 )
 async def act_on_jobs(request: Request, body: Bulk) -> Response:
     """Cancel or retry all jobs that match the filter now, in the background.
 
-    `/api/jobs/bulk/{id}` shows the progress. The action is on stable storage, and goes on after a restart of the
-    engine. Jobs whose state does not allow it, or that have ended or were retried meanwhile, are left out.
+    `/api/jobs/bulk/{id}` shows the progress. The action ends with the engine that carries it out: after a restart,
+    send the request again for the rest of the jobs. Jobs whose state does not allow it, or that have ended or were
+    retried meanwhile, are left out.
     """
     services, caller = services_of(request), caller_of(request)
     owner = checked_owner(caller, body.filter.owner)
@@ -108,8 +109,8 @@ async def act_on_jobs(request: Request, body: Bulk) -> Response:
         raise Invalid(Problem("filter", f"matches more than {MOST_JOBS:,} jobs; narrow it down"))
     if len(targets) != body.expected:
         raise Conflict(f"the number of matching jobs is {len(targets)} by now, not {body.expected}; look at them again")
-    action = BulkAction(action=body.action, targets=targets, owner=owner, by=caller.id)
-    action_id = await services.bulk_actions.add(action)
+    action = BulkAction(action=body.action, jobs=len(targets), owner=owner, by=caller.id)
+    action_id = await services.bulk_actions.add(action, targets)
     return json_response({"id": action_id, "jobs": len(targets)}, 202)
 
 
@@ -124,7 +125,8 @@ async def get_bulk_action(
 ) -> Response:
     """Return how many jobs an action has come to.
 
-    It can be looked up until an hour after its end, as one of the caller's latest 100.
+    It can be looked up until an hour after its end, as one of the caller's latest 100, but not after a restart of the
+    engine that has interrupted it.
 
     On a cluster, the counts of an action that another replica carries out are up to 5 seconds old.
     """

@@ -111,7 +111,7 @@ export function BulkDialog({
 export function BulkStatus({ id, onEnd }: { id: string; onEnd: () => void }) {
   const queries = useQueryClient();
   const { data: run, error: latest } = useQuery(bulkQuery(id));
-  const error = isFinal(latest) ? latest : undefined; // the engine continues an action after a restart
+  const error = isFinal(latest) ? latest : undefined; // others pass, such as an API pod that restarts
   const isOver = Boolean(run?.finishedAt ?? error);
   const end = useEffectEvent(() => {
     if (error) toast(describe(error).message, 'error');
