@@ -74,6 +74,10 @@ bench: .venv/dev ## Measure the engine beside raw loops of the same work, and be
 bench-compare: .venv/dev ## Measure the working tree and revision BASE (the last release) in turn, and print the ratios
 	$(BIN)/python -m benchmarks.compare --rounds $(ROUNDS) $(BASE)
 
+docs: .venv/dev ## Build the documentation as a site in .cache/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # -q would not count the warnings
+	@echo "The site is in .cache/docs: open index.html."
+
 torture: setup ## Kill the engine at random for MINUTES (10), let it work as long, and run hostile agents
 	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0
 	$(BIN)/pytest tests/acceptance/test_injections.py tests/acceptance/github/test_published_injections.py tests/chart/test_injections.py
