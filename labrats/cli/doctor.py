@@ -14,7 +14,6 @@ from labrats.cli.errors import ExitCode
 from labrats.cli.findings import Finding
 from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
-from labrats.files.free_files import file_room
 from labrats.files.full_disk import problem_of_full_disk
 from labrats.model.errors import RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
@@ -276,13 +275,10 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     detail = f"{disk.free / 2**30:.1f} GiB free in {folder}, of which {kept / 2**30:.3g} GiB are kept free"
     if disk.free < kept:
         detail += " (LABRATS_FREE_GIB): the outputs of old jobs are deleted"
-    files = file_room(folder)
-    if kept and files.missing:
-        detail += f"; it has room for only {files.free} more files: workspaces of ended jobs are deleted"
     detail += f"; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
     if full := problem_of_full_disk(folder):
         detail = f"{full}: the engine refuses writes; {detail}"
-    is_short = full or disk.free < kept or (kept and files.missing)
+    is_short = full or disk.free < kept
     yield Finding("disk", "fails" if is_short else "ok", detail)
 
 

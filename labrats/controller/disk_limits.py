@@ -6,14 +6,12 @@ retention.py deletes them by their age.
 import asyncio
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
 from labrats.controller.cleanup_passes import repeat
-from labrats.files.free_files import file_room
 from labrats.index.jobs import JobIndex
 from labrats.intake.stored_jobs import existing_jobs
 from labrats.model.attempt_name import AttemptName
@@ -34,17 +32,6 @@ FULL_DISK_SECONDS: Final = 60.0
 
 LARGE_BYTES: Final = 64 * 1024 * 1024
 """Size of a workspace that is worth deleting for space. A later attempt is slower without it."""
-
-
-@dataclass(frozen=True)
-class Shortage:
-    """The bytes and the files for which there should be room on the disk and is none."""
-
-    bytes: int
-    files: int
-
-    def __bool__(self) -> bool:
-        return self.bytes > 0 or self.files > 0
 
 
 class DiskLimits:
@@ -136,7 +123,7 @@ class DiskLimits:
             return 0
 
     async def free_disk(self) -> None:
-        """Delete what ended jobs have left while less space is free than is to be kept, or room for too few files.
+        """Delete what ended jobs have left while less space is free than is to be kept.
 
         Workspaces are deleted first, the largest first: a single agent may have filled the disk. Outputs are deleted in
         the next pass, to free space: those of the earlier attempts of unfinished jobs, and then the oldest ones. Until
@@ -146,29 +133,26 @@ class DiskLimits:
             return
         was_short = self._was_short
         self._was_short = await self._is_short_without_large_workspaces()
-        if was_short and self._was_short and (await asyncio.to_thread(self._shortage)).bytes:
+        if was_short and self._was_short and (await asyncio.to_thread(self._missing_bytes)) > 0:
             await self._remove_outputs_of_earlier_attempts()
-        while was_short and (shortage := await asyncio.to_thread(self._shortage)):
-            # The outputs of a job are few files, which would not help where only room for files is missing.
-            if (job_id := self._next_ended() if shortage.bytes else None) is None:
+        while was_short and (missing := await asyncio.to_thread(self._missing_bytes)):
+            if (job_id := self._next_ended()) is None:
                 self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
                 reason = "unfinished jobs, unpublished reports or other programs use it"
-                log.warning(
-                    "disk nearly full", missing_bytes=shortage.bytes, missing_files=shortage.files, reason=reason
-                )
+                log.warning("disk nearly full", missing_bytes=missing, reason=reason)
                 return
             await self._remove_unused_outputs(job_id)
 
     async def _is_short_without_large_workspaces(self) -> bool:
         """Delete workspaces of ended jobs while too little space is free. Return whether that is still so."""
-        if not (shortage := await asyncio.to_thread(self._shortage)):
+        if not await asyncio.to_thread(self._missing_bytes):
             return False
         _, sizes = await self._measured_workspaces(also_unfinished=False)
-        large = [name for name, size in sizes.items() if size >= LARGE_BYTES or not shortage.bytes]
+        large = [name for name, size in sizes.items() if size >= LARGE_BYTES]
         for name in sorted(large, key=lambda name: (name.job_id in self._unbundled, -sizes[name])):
             if await self._remove_unused_workspace(name):
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")
-            if not await asyncio.to_thread(self._shortage):
+            if not await asyncio.to_thread(self._missing_bytes):
                 return False
         return True
 
@@ -182,7 +166,7 @@ class DiskLimits:
             async for job in existing_jobs(self._store, retried):
                 resumed = job.status.session.attempt if job.status.session else None
                 for number in range(1, 1 if job.ended else job.status.attempts):
-                    if not await asyncio.to_thread(self._shortage):
+                    if not await asyncio.to_thread(self._missing_bytes):
                         return
                     if number != resumed and (freed := await self._remove_output(AttemptName(job.id, number))):
                         log.info("outputs removed", job=job.id, attempt=number, bytes=freed, reason="LABRATS_FREE_GIB")
@@ -196,11 +180,10 @@ class DiskLimits:
             self._ended = remaining
         return job_id
 
-    def _shortage(self) -> Shortage:
-        folder = self._settings.data_dir
-        disk = shutil.disk_usage(folder)
-        kept_bytes = self._settings.kept_free_bytes(disk.total)
-        return Shortage(bytes=max(kept_bytes - disk.free, 0), files=file_room(folder).missing if kept_bytes else 0)
+    def _missing_bytes(self) -> int:
+        """Return how much less space is free than is to be kept."""
+        disk = shutil.disk_usage(self._settings.data_dir)
+        return max(self._settings.kept_free_bytes(disk.total) - disk.free, 0)
 
     async def _remove_unused_outputs(self, job_id: str) -> None:
         """Delete the outputs of a job unless it still needs them."""

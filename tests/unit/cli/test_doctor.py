@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.database import open_for_writing
 from labrats.backends.embedded.store import EmbeddedStore
-from labrats.files.free_files import FileRoom
 from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.core_resources import Secret
@@ -193,13 +192,6 @@ def test_a_disk_with_less_than_is_kept_free_fails(labrats: Labrats, monkeypatch:
     code, found = findings(labrats)
     assert (code, found["disk"][0]) == (1, "fails")
     assert "the outputs of old jobs are deleted" in found["disk"][1]
-
-
-def test_a_disk_with_room_for_few_files_fails(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labrats.cli.doctor.file_room", lambda _: FileRoom(10_000, 400))
-    code, found = findings(labrats)
-    assert (code, found["disk"][0]) == (1, "fails")
-    assert "room for only 400 more files" in found["disk"][1]
 
 
 def test_configured_program_that_is_none_is_named(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from labrats.controller.disk_limits import FULL_DISK_SECONDS, LARGE_BYTES, DiskLimits
-from labrats.files.free_files import FileRoom
 from labrats.model.agent import ChainLink
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import BecameUnreadable, RetryLater
@@ -27,12 +26,6 @@ HANG = [{"hang": True}]
 def anyio_backend() -> str:
     """The ordinary event loop, since files are removed in a thread."""
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def room_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the volume have room for any number of files. The data folder does not exist."""
-    monkeypatch.setattr("labrats.controller.disk_limits.file_room", lambda _: FileRoom(total=0, free=0))
 
 
 async def test_oldest_workspaces_of_ended_jobs_are_removed_until_all_fit_the_limit(data: EngineData) -> None:
@@ -169,33 +162,6 @@ async def test_oldest_outputs_of_ended_jobs_are_removed_until_enough_space_is_fr
     disk.used_by_others = 3 * GIB
     await free_disk(limits)
     assert outputs_left(data) == {running.id, jobs[3].id}
-
-
-async def test_workspaces_of_any_size_are_removed_while_the_disk_has_room_for_too_few_files(
-    data: EngineData, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The outputs of a job are few files."""
-    jobs = [await data.ended() for _ in range(3)]
-    for job, size in zip(jobs, (3000, 2000, 1000), strict=True):
-        data.machine.executors[job.attempt_name].workspace_bytes = size
-    removed: list[object] = []
-
-    def room(_: object) -> FileRoom:
-        """Return room for 200 files more with each workspace that is removed."""
-        return FileRoom(10_000, 200 + 200 * len(removed))
-
-    async def remove(name: AttemptName, **options: bool) -> None:
-        removed.append(name)
-        await runner_remove(name, **options)
-
-    runner_remove = data.runner.remove
-    monkeypatch.setattr(data.runner, "remove", remove)
-    monkeypatch.setattr("labrats.controller.disk_limits.file_room", room)
-    await free_disk(data.disk_limits(free_gib=0))
-    assert removed == []
-    await free_disk(data.disk_limits(free_gib=1))
-    assert removed == [jobs[0].attempt_name, jobs[1].attempt_name]
-    assert outputs_left(data) == {job.id for job in jobs}
 
 
 async def test_large_workspaces_of_ended_jobs_are_removed_before_any_output(data: EngineData, disk: Disk) -> None:
