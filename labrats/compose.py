@@ -274,13 +274,15 @@ async def drive_jobs(
     from labrats.controller.retention import Retention
     from labrats.intake.codex_logins import CodexLogins
     from labrats.intake.forge import ForgeWork
+    from labrats.intake.polled_events import PolledEvents
     from labrats.net.client import OutboundClient
 
     clock, settings = services.clock, services.settings
     await services.job_index.synced.wait()  # other readers of all jobs would delay the first answer
     async with asyncio.TaskGroup() as loops:
         catalog, metrics, stored_jobs = services.catalog, services.metrics, services.stored_jobs
-        admission = replace(services, store=store, runner=runner).admission
+        leading = replace(services, store=store, runner=runner)
+        admission = leading.admission
         applied_jobs = AppliedJobs(catalog, admission, clock)
         tokens = services.forge.tokens(store)
         # Not on a cluster: there the API also runs in other processes, and must not write as the leader.
@@ -294,7 +296,10 @@ async def drive_jobs(
         chains = Chains(store, runner, catalog, admission, stored_jobs, clock, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, catalog, clock).run(), name="agent-status")
-        work = ForgeWork(store, runner, catalog, services.job_index, admission, stored_jobs)
+        polled = PolledEvents(leading.event_intake, services.deliveries, metrics)
+        if not settings.receives_webhooks:
+            loops.create_task(services.deliveries.run(store, clock), name="polled-events")
+        work = ForgeWork(store, runner, catalog, services.job_index, admission, stored_jobs, polled)
         loops.create_task(services.forge.serve(work), name="forge")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")

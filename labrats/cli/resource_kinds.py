@@ -180,7 +180,8 @@ KINDS: Final = (
     WebhookSourceKind(
         "WebhookSource", ("webhook-source", "webhook-sources", "source", "sources", "whs"), "/api/webhook-sources",
         "webhookSources", WebhookSourceSpec,
-        {"NAME": "name", "TYPE": "type", "ENABLED": "enabled", "URL": "url", "DELIVERIES": "deliveries"},
+        {"NAME": "name", "TYPE": "type", "MODE": "mode", "ENABLED": "enabled", "URL": "url",
+         "DELIVERIES": "deliveries"},
     ),
 )  # fmt: skip
 """All kinds, in the order in which `labrats apply` writes them: instructions precede the agents that name them."""

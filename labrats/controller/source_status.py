@@ -16,7 +16,7 @@ from labrats.model.condition import Condition, ConditionFactory, condition_facto
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import OWNER_PREFIX
-from labrats.model.webhook_source import ACCEPTING, SHORTEST_SECRET, STARTING, WebhookSource
+from labrats.model.webhook_source import ACCEPTING, SHORTEST_SECRET, STARTING, WebhookSource, WebhookSourceStatus
 from labrats.ports import Changed, Clock, Store
 
 log = structlog.get_logger()
@@ -32,6 +32,10 @@ STARTING_SECONDS: Final = 1.0
 
 LONGEST_START: Final = timedelta(minutes=2)
 """Time after which a receiver that still starts is reviewed as rarely as others."""
+
+
+_OF_RECEIVERS: Final = ("SecretFound", "Provisioned", "Exposed")
+"""Types of the conditions that a source in the mode `poll` does not have."""
 
 
 class Receivers(Protocol):
@@ -131,6 +135,9 @@ class SourceStatusReconciler:
 
     async def _review(self, source: WebhookSource) -> None:
         report = condition_factory(self._clock.now().replace(microsecond=0))
+        if source.spec.polls and source.spec.secret_ref is None:
+            await self._review_polling(source, report)
+            return
         secret = await self._secret(source)
         if isinstance(secret, str):
             found = report("SecretFound", False, "Missing", secret)
@@ -140,6 +147,17 @@ class SourceStatusReconciler:
             others = await self._receivers.provide(source, secret, report)
         on_cluster = [await self._labelled(source, report), self._accepting(source, report)]
         await self._store_conditions(source, [found, *others, *filter(None, on_cluster)])
+
+    async def _review_polling(self, source: WebhookSource, report: ConditionFactory) -> None:
+        """Review a source that reads its events from GitHub. It needs no receiver, and no Secret for signatures."""
+        ready = report("Ready", True, "Polling", "the engine reads the events of the repositories")
+        if not source.spec.enabled:
+            ready = report("Ready", False, "SwitchedOff", "the source is disabled: nothing is read")
+        labelled = await self._labelled(source, report)
+        unused = replace(source, status=replace(source.status, conditions=_without_receiver(source.status.conditions)))
+        await self._store_conditions(
+            unused, [ready, *filter(None, [labelled, self._accepting(source, report)])], source.status
+        )
 
     async def _labelled(self, source: WebhookSource, report: ConditionFactory) -> Condition | None:
         if self._labels is None:
@@ -165,15 +183,22 @@ class SourceStatusReconciler:
             return secret
         return f"the Secret {reference.name!r} has no key {reference.key!r}"
 
-    async def _store_conditions(self, source: WebhookSource, conditions: Sequence[Condition]) -> None:
-        stored = source.status.conditions
-        status = replace(source.status, url=self._receivers.url(source), conditions=with_conditions(stored, conditions))
-        if status == replace(source.status, conditions=with_conditions(stored, [])):
+    async def _store_conditions(
+        self, source: WebhookSource, conditions: Sequence[Condition], before: WebhookSourceStatus | None = None
+    ) -> None:
+        """Store the status of a source with new conditions. before: what is stored, if it is not that of `source`."""
+        before, url = before or source.status, self._receivers.url(source) if source.spec.secret_ref else None
+        status = replace(source.status, url=url, conditions=with_conditions(source.status.conditions, conditions))
+        if status == replace(before, conditions=with_conditions(before.conditions, [])):
             return
         try:
             await self._store.update(replace(source, status=status))
         except (Conflict, NotFound):
             self._changed.set()  # another writer was faster: review it again
+
+
+def _without_receiver(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    return tuple(each for each in conditions if each.type not in _OF_RECEIVERS)
 
 
 def _is_starting(source: WebhookSource, now: datetime) -> bool:

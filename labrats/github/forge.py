@@ -13,6 +13,7 @@ from labrats.github.client.repository_tokens import RepositoryTokens
 from labrats.github.events.notices import notice_of
 from labrats.github.events.own_events import may_be_own, reason_of_own_event
 from labrats.github.events.thread_events import thread_event_of
+from labrats.github.polling.poller import Poller
 from labrats.github.publisher.answers import Answers
 from labrats.github.publisher.creations import LISTED_AFTER
 from labrats.github.publisher.publisher import Publisher
@@ -76,6 +77,7 @@ class GitHubForge(Forge):
             )
             loops.create_task(ThreadRequests(thread_jobs).run(), name="thread-requests")
             loops.create_task(SourceLogins(store, catalog, access, clock).run(), name="source-logins")
+            loops.create_task(Poller(store, catalog, access, work.polled, clock).run(), name="polling")
             loops.create_task(Redelivery(store, catalog, app, clock).run(), name="redelivery")
             loops.create_task(ReportRights(store, catalog, app, clock).run(), name="report-rights")
 

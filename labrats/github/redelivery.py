@@ -128,7 +128,7 @@ class Redelivery:
             await self._clock.sleep(PASS_SECONDS)
 
     async def _review(self, source: WebhookSource) -> None:
-        credentials = await app_credentials(self._store, source)
+        credentials = None if source.spec.polls else await app_credentials(self._store, source)
         if credentials is None:
             self._apps.pop(source.name, None)
             await store_condition(self._store, source, CAUGHT_UP, None)

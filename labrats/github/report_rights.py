@@ -89,7 +89,7 @@ class ReportRights:
         if lacking:
             message = f"the App lacks the permissions {', '.join(lacking)}, which reports and agents need"
             return report(REPORTS, False, "PermissionsMissing", message)
-        if unheard := sorted(_events(self._catalog) - set(known.app.events)):
+        if unheard := sorted(events_of(self._catalog) - set(known.app.events)):
             message = f"the App does not subscribe to the events {', '.join(unheard)}, to which agents listen"
             return report(REPORTS, False, "EventsMissing", message)
         return report(REPORTS, True, "Granted", "the App may do what reports and agents need")
@@ -133,7 +133,7 @@ def _rights_for(report: Report) -> Iterator[tuple[str, str]]:
         yield from (("contents", "write"), ("pull_requests", "write"))
 
 
-def _events(catalog: Catalog) -> set[str]:
+def events_of(catalog: Catalog) -> set[str]:
     """Return the events of GitHub, without actions and globs, to which enabled triggers listen."""
     triggers = (each for agent in catalog.agents if agent.spec.enabled for each in agent.spec.event_triggers)
     names = {

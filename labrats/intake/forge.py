@@ -53,6 +53,16 @@ class Tokens(Protocol):
         """
 
 
+class EventTaker(Protocol):
+    """Takes the events that a forge has read for webhook sources in the mode `poll`."""
+
+    async def take(self, source: WebhookSource, event: IncomingEvent, fingerprint: str) -> None:
+        """Start the agents of an event, or store its requests. Raises RetryLater.
+
+        fingerprint: the same for the same event, see `fingerprint_of_polled`.
+        """
+
+
 @dataclass(frozen=True)
 class ForgeWork:
     """The parts of the engine with which a forge answers what people and events ask for there."""
@@ -63,6 +73,7 @@ class ForgeWork:
     job_index: JobIndex
     admission: Admission
     stored_jobs: StoredJobs
+    polled: EventTaker
 
 
 class Forge(Protocol):
@@ -98,7 +109,10 @@ class Forge(Protocol):
         """
 
     async def serve(self, work: ForgeWork) -> None:
-        """Answer requests from threads, and keep webhook sources in order, until cancelled. One process does so."""
+        """Answer requests from threads, read events for the mode `poll`, and keep webhook sources in order.
+
+        It runs until cancelled, in one process.
+        """
 
     async def publish(self, store: Store, runner: Runner, listed_after: timedelta | None = None) -> None:
         """Write the reports of jobs until cancelled. One process does so.

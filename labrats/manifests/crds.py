@@ -7,7 +7,7 @@ from labrats.api.routes.agents import AgentBody
 from labrats.api.routes.ai_models import AiModelBody
 from labrats.api.routes.config import DefaultsBody
 from labrats.api.routes.instructions import InstructionBody
-from labrats.api.routes.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
+from labrats.api.routes.webhook_sources import MAX_OVERRIDES, POLL_PROBLEM, WebhookSourceBody
 from labrats.api.schemas.mcp_servers import MAX_MCP_SERVERS
 from labrats.api.schemas.patterns import DATA_KEY, MCP_SERVER, NAME, PATTERN_MESSAGES, QUANTITY, REPOSITORY
 from labrats.api.schemas.submission import MAX_FILES, ConfigBody, Submission
@@ -31,7 +31,7 @@ from labrats.model.job import (
 from labrats.model.phases import Phase
 from labrats.model.provider_spec import LOCAL_PROVIDERS, PROVIDERS
 from labrats.model.record import Record
-from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec, WebhookSourceStatus
+from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WEBHOOK, WebhookSourceSpec, WebhookSourceStatus
 
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
@@ -291,13 +291,21 @@ _WEBHOOK_SOURCE_SPEC: Final = {
     "properties": {
         "enabled": {"default": True},
         "allowedAssociations": {"default": list(DEFAULT_ASSOCIATIONS)},
+        "mode": {"default": WEBHOOK},
         "repoOverrides": {
             "maxProperties": MAX_OVERRIDES,
             "x-kubernetes-validations": [
                 _rule(f"self.all(name, name.matches('{REPOSITORY}'))", f"each name {PATTERN_MESSAGES[REPOSITORY]}")
             ],
         },
-    }
+    },
+    "x-kubernetes-validations": [
+        _rule(
+            "self.mode != 'poll' || (self.type == 'github' && has(self.credentialsRef) && "
+            "has(self.repositories) && self.repositories.size() > 0)",
+            POLL_PROBLEM,
+        )
+    ],
 }
 
 _INSTRUCTION_SPEC: Final = {

@@ -35,7 +35,7 @@ from labrats.model.report import (
     StateLabels,
 )
 from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
-from labrats.model.webhook_source import DeliveryRecord, OwnWrite, WebhookSourceStatus
+from labrats.model.webhook_source import DeliveryRecord, OwnWrite, PollCursor, WebhookSourceStatus
 
 DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     Condition: {
@@ -249,6 +249,15 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "ownWrites": "The latest writes of the engine with a personal token, whose events start no agent.",
         "login": "The account of the source's credentials on GitHub, which people mention.",
         "eventStarts": "The jobs that events have started in the last hour, by issue or pull request.",
+        "lastPolledAt": "The time at which repositories were last read, in the mode poll.",
+        "nextPollAt": "The time at which repositories are read next.",
+        "rateRemaining": "The number of requests that GitHub allows until the end of its hour.",
+        "polled": "The progress of reading, by owner/repo.",
+    },
+    PollCursor: {
+        "since": "The time from which events are read next, by GitHub's clock.",
+        "seen": "The fingerprints of the events since then that have been taken.",
+        "skipped": "The number of events that were too old when they were read.",
     },
     OwnWrite: {
         "at": "The time of the write.",

@@ -33,6 +33,11 @@ DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
 """GitHub's names for the authors whose events start jobs."""
 
 
+WEBHOOK: Final = "webhook"
+POLL: Final = "poll"
+"""Modes of a source: events are delivered to the engine, or it reads them from GitHub."""
+
+
 class RepoOverride(Record):
     """Settings for the jobs of one repository."""
 
@@ -48,6 +53,8 @@ class WebhookSourceSpec(Record):
     """The definition of a webhook source.
 
     type:            `github` or `generic`.
+    mode:            `webhook` or `poll`.
+    repositories:    `owner/repo` of those that are read in the mode `poll`.
     secret_ref:      the key that signs deliveries.
     repo_overrides:  by `owner/repo`.
     credentials_ref: the Secret with a GitHub App's id and key, or a token, for the jobs' repositories.
@@ -66,6 +73,12 @@ class WebhookSourceSpec(Record):
     allow_forks: bool = False
     credentials_ref: str | None = None
     report: Report | None = None
+    mode: str = WEBHOOK
+    repositories: tuple[str, ...] = ()
+
+    @property
+    def polls(self) -> bool:
+        return self.mode == POLL
 
     def override_of(self, repo_name: str | None) -> RepoOverride | None:
         """Return the override for a repository, ignoring case; None if there is none."""
@@ -121,6 +134,18 @@ class OwnWrite(Record):
     commit: str | None = None
 
 
+class PollCursor(Record):
+    """The progress of reading one repository. since: time from which events are read next, by GitHub's clock.
+
+    seen:    fingerprints of the events since then that have been taken already.
+    skipped: number of events that were too old when they were read.
+    """
+
+    since: datetime
+    seen: tuple[str, ...] = ()
+    skipped: int = 0
+
+
 class WebhookSourceStatus(Record):
     """The observed state of a webhook source.
 
@@ -133,6 +158,9 @@ class WebhookSourceStatus(Record):
     login:             the account of the source's credentials on GitHub, which people mention.
     event_starts:      by issue or pull request, such as `owner/repo#7`, the jobs that events have started in the last
                        hour: each the seconds since 1970, a colon, and the start of the event's fingerprint.
+    last_polled_at, next_poll_at: times of readings in the mode `poll`.
+    rate_remaining:    requests that GitHub allows until the end of its hour.
+    polled:            by `owner/repo`, how far each repository is read.
     """
 
     url: str | None = None
@@ -145,6 +173,10 @@ class WebhookSourceStatus(Record):
     own_writes: tuple[OwnWrite, ...] = ()
     login: str | None = None
     event_starts: dict[str, tuple[str, ...]] = {}
+    last_polled_at: datetime | None = None
+    next_poll_at: datetime | None = None
+    rate_remaining: int | None = None
+    polled: dict[str, PollCursor] = {}
 
     def refused_since(self, time: datetime) -> Sequence[DeliveryRecord]:
         """Return the recent deliveries that were refused, from a time on."""

@@ -1,4 +1,4 @@
-"""The header Retry-After of a response."""
+"""The headers Retry-After and Date of a response."""
 
 import re
 from contextlib import suppress
@@ -16,8 +16,13 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         return None
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return min(float(value), _MOST_SECONDS)
+    date = http_date(value)
+    return max((date - now).total_seconds(), 0.0) if date else None
+
+
+def http_date(value: str | None) -> datetime | None:
+    """Return the time in a header; None if it is missing or invalid."""
     with suppress(ValueError, OverflowError):  # the latter for an impossible time zone
-        date = parsedate_to_datetime(value)
-        date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return max((date - now).total_seconds(), 0.0)
+        date = parsedate_to_datetime(value or "")
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
     return None

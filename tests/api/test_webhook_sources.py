@@ -1,6 +1,6 @@
 """The API of webhook sources, whose secrets are stored but never shown."""
 
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 import pytest
@@ -38,7 +38,46 @@ async def test_a_created_source_has_defaults_and_a_url(admin: httpx2.AsyncClient
         "lastDeliveryAt": None,
         "deliveries": 0,
         "refusedDeliveries": 0,
+        "mode": "webhook",
+        "repositories": [],
+        "lastPolledAt": None,
+        "nextPollAt": None,
+        "rateRemaining": None,
     }
+
+
+POLLING: Final[dict[str, Any]] = {
+    "name": "github",
+    "type": "github",
+    "mode": "poll",
+    "repositories": ["octo/demo"],
+    "credentialsRef": "app",
+}
+
+
+async def test_a_source_that_polls_needs_no_secret_and_has_no_url(admin: httpx2.AsyncClient) -> None:
+    answer = await admin.post("/api/webhook-sources", json=POLLING)
+    assert answer.status_code == 201, answer.text
+    created = answer.json()
+    assert (created["mode"], created["repositories"]) == ("poll", ["octo/demo"])
+    assert (created["secretRef"], created["url"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"type": "generic"}, "type"),
+        ({"credentialsRef": None}, "credentialsRef"),
+        ({"repositories": []}, "repositories"),
+    ],
+)
+async def test_a_source_that_polls_needs_credentials_and_repositories(
+    admin: httpx2.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    refused = await admin.post("/api/webhook-sources", json=POLLING | change)
+    assert (refused.status_code, [each["field"] for each in refused.json()["details"]]) == (422, [field])
+    await admin.post("/api/webhook-sources", json=POLLING)
+    assert (await admin.patch("/api/webhook-sources/github", json=change)).status_code == 422
     assert (await admin.get("/api/webhook-sources/github")).json()["id"] == "github"
     assert [each["id"] for each in (await admin.get("/api/webhook-sources")).json()["webhookSources"]] == ["github"]
 

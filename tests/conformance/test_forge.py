@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from msgspec.structs import replace
 
 from labrats.github.forge import GitHubForge
 from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
 from labrats.intake.events import IncomingEvent
-from labrats.intake.forge import Forge
+from labrats.intake.forge import Forge, ForgeWork
 from labrats.metrics import Metrics
 from labrats.model.core_resources import Secret
 from labrats.model.job import Job, JobStatus
@@ -34,10 +36,14 @@ SOURCE = WebhookSource(metadata=Metadata(name="github"), spec=WebhookSourceSpec(
 
 @dataclass
 class ForgeCase:
-    """A forge with a thread for reports. comments: returns the number of comments in it."""
+    """A forge with a thread for reports. comments: returns the number of comments in it.
+
+    say: writes a comment of the owner there.
+    """
 
     forge: Forge
     comments: Callable[[], int]
+    say: Callable[[str], object]
     issue: int = 7
     store: SteppedStore = field(default_factory=SteppedStore)
 
@@ -57,13 +63,15 @@ def case(request: pytest.FixtureRequest) -> Iterator[ForgeCase]:
     clock = SystemClock()
     if request.param == "memory":
         fake = MemoryForge(clock)
-        yield ForgeCase(fake, lambda: sum(map(len, fake.comments.values())))
+        say = lambda text: fake.events.append(a_comment(text))  # noqa: E731
+        yield ForgeCase(fake, lambda: sum(map(len, fake.comments.values())), say)
         return
     with a_github() as github:
         issue = github.demo.open_issue()
         settings = EngineSettings(github_api_url=github.url, report_interval_seconds=0.001)
         forge = GitHubForge(settings, clock, Metrics())
-        yield ForgeCase(forge, lambda: len(github.comments_of(issue)), issue.number)
+        comments = partial(github.comments_of, issue)
+        yield ForgeCase(forge, lambda: len(comments()), partial(github.demo.comment, issue), issue.number)
 
 
 def a_job(case: ForgeCase, **spec: Any) -> Job:
@@ -136,6 +144,43 @@ def test_command_of_somebody_who_may_start_nothing_is_no_request(case: ForgeCase
 def test_events_of_another_type_of_source_ask_for_nothing(case: ForgeCase) -> None:
     generic = replace(SOURCE, spec=replace(SOURCE.spec, type="generic"))
     assert case.forge.thread_event(a_comment("/labrats cancel"), generic, Catalog(), "fingerprint") is None
+
+
+@dataclass
+class Taken:
+    """The events that a forge hands over."""
+
+    events: list[IncomingEvent] = field(default_factory=list)
+    fingerprints: list[str] = field(default_factory=list)
+
+    async def take(self, source: WebhookSource, event: IncomingEvent, fingerprint: str) -> None:
+        self.events.append(event)
+        self.fingerprints.append(fingerprint)
+
+
+@pytest.mark.parametrize("mode", ["poll", "webhook"])
+async def test_events_are_read_once_for_a_source_that_polls(
+    case: ForgeCase, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labrats.github.polling.poller.PASS_SECONDS", 0.01)
+    monkeypatch.setattr("labrats.github.polling.poller.POLL_SECONDS", 0.05)
+    stored = await add_source(case.store)
+    spec = replace(stored.spec, mode=mode, repositories=("octo/demo",))
+    catalog, taken = Catalog(), Taken()
+    catalog.put(await case.store.update(replace(stored, spec=spec)))
+    catalog.synced.set()
+    parts: Any = (JobIndex(), None, None, taken)
+    work = ForgeWork(case.store, MemoryRunner(case.store, MemoryMachine()), catalog, *parts)
+    serving = asyncio.ensure_future(case.forge.serve(work))
+    await asyncio.sleep(0.5)
+
+    case.say("Hello.")
+
+    await asyncio.sleep(1.5)
+    serving.cancel()
+    await asyncio.wait([serving])
+    comments = [each for each in taken.events if each.name == "issue_comment.created"]
+    assert [each.text("comment", "body") for each in comments] == (["Hello."] if mode == "poll" else [])
 
 
 def test_notices_for_one_reason_have_one_id_a_day(case: ForgeCase) -> None:

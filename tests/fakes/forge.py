@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from labrats.index.catalog import Catalog
 from labrats.intake.events import IncomingEvent
 from labrats.intake.forge import Forge, ForgeWork, ThreadEvent
+from labrats.intake.polled_events import fingerprint_of_polled
 from labrats.model.errors import Conflict
 from labrats.model.job import Job
 from labrats.model.report import Published, ReportTarget
@@ -26,11 +27,12 @@ class NoTokens:
 
 
 class MemoryForge(Forge):
-    """A forge whose comments are in `comments`, by job."""
+    """A forge whose comments are in `comments`, by job. events: what happens there, for the mode `poll`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.comments: dict[str, list[str]] = {}
+        self.events: list[IncomingEvent] = []
 
     def tokens(self, store: Store) -> NoTokens:
         return NoTokens()
@@ -62,7 +64,14 @@ class MemoryForge(Forge):
         return {"comment": f"{job.spec.type}: {job.phase}"} if job.spec.report and job.spec.report.target else None
 
     async def serve(self, work: ForgeWork) -> None:
-        await asyncio.Event().wait()
+        read = len(self.events)
+        while True:
+            for event in self.events[read:]:
+                for source in work.catalog.webhook_sources:
+                    if source.spec.polls:
+                        await work.polled.take(source, event, fingerprint_of_polled(source, event))
+            read = len(self.events)
+            await asyncio.sleep(0.01)
 
     async def publish(self, store: Store, runner: Runner, listed_after: timedelta | None = None) -> None:
         while True:

@@ -6907,6 +6907,20 @@ export interface components {
              */
             enabled?: boolean;
             /**
+             * Mode
+             * @description `webhook`: the sender delivers its events to the engine. `poll`: the engine reads them from GitHub every minute, and needs no public address. Default: `"webhook"`.
+             * @enum {string}
+             */
+            mode?: "webhook" | "poll";
+            /**
+             * Repositories
+             * @description The repositories that are read in the mode `poll`.
+             * @example [
+             *       "octocat/hello-world"
+             *     ]
+             */
+            repositories?: string[];
+            /**
              * Secret
              * @description The signing secret of deliveries. It is stored in a Secret of the source, and never shown.
              * @example a-long-random-text
@@ -6989,6 +7003,14 @@ export interface components {
             /** Enabled */
             enabled?: boolean;
             /**
+             * Mode
+             * @description `webhook`: the sender delivers its events to the engine. `poll`: the engine reads them from GitHub every minute, and needs no public address.
+             * @enum {string}
+             */
+            mode?: "webhook" | "poll";
+            /** Repositories */
+            repositories?: string[];
+            /**
              * Secret
              * @description The signing secret of deliveries. It is stored in a Secret of the source, and never shown.
              */
@@ -7045,6 +7067,18 @@ export interface components {
              * @example true
              */
             enabled: boolean;
+            /**
+             * Mode
+             * @example webhook
+             */
+            mode: string;
+            /**
+             * Repositories
+             * @example [
+             *       "octocat/hello-world"
+             *     ]
+             */
+            repositories: string[];
             secretRef: components["schemas"]["KeyReferenceView"] | null;
             /**
              * Host
@@ -7123,6 +7157,23 @@ export interface components {
              * @example 1
              */
             refusedDeliveries: number;
+            /**
+             * Lastpolledat
+             * @description The time at which repositories were last read, in the mode `poll`.
+             * @example 2030-01-01T12:00:00Z
+             */
+            lastPolledAt: string | null;
+            /**
+             * Nextpollat
+             * @example 2030-01-01T12:01:00Z
+             */
+            nextPollAt: string | null;
+            /**
+             * Rateremaining
+             * @description Number of requests that GitHub allows until the end of its hour.
+             * @example 4980
+             */
+            rateRemaining: number | null;
             /**
              * Resourceversion
              * @example 17
@@ -19647,6 +19698,10 @@ export interface operations {
                      *           "name": "github",
                      *           "type": "github",
                      *           "enabled": true,
+                     *           "mode": "webhook",
+                     *           "repositories": [
+                     *             "octocat/hello-world"
+                     *           ],
                      *           "secretRef": {
                      *             "name": "github-webhook",
                      *             "key": "secret"
@@ -19700,6 +19755,9 @@ export interface operations {
                      *           "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *           "deliveries": 12,
                      *           "refusedDeliveries": 1,
+                     *           "lastPolledAt": "2030-01-01T12:00:00Z",
+                     *           "nextPollAt": "2030-01-01T12:01:00Z",
+                     *           "rateRemaining": 4980,
                      *           "resourceVersion": "17"
                      *         }
                      *       ]
@@ -19813,6 +19871,10 @@ export interface operations {
                      *       "name": "github",
                      *       "type": "github",
                      *       "enabled": true,
+                     *       "mode": "webhook",
+                     *       "repositories": [
+                     *         "octocat/hello-world"
+                     *       ],
                      *       "secretRef": {
                      *         "name": "github-webhook",
                      *         "key": "secret"
@@ -19866,6 +19928,9 @@ export interface operations {
                      *       "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *       "deliveries": 12,
                      *       "refusedDeliveries": 1,
+                     *       "lastPolledAt": "2030-01-01T12:00:00Z",
+                     *       "nextPollAt": "2030-01-01T12:01:00Z",
+                     *       "rateRemaining": 4980,
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -20039,6 +20104,10 @@ export interface operations {
                      *       "name": "github",
                      *       "type": "github",
                      *       "enabled": true,
+                     *       "mode": "webhook",
+                     *       "repositories": [
+                     *         "octocat/hello-world"
+                     *       ],
                      *       "secretRef": {
                      *         "name": "github-webhook",
                      *         "key": "secret"
@@ -20092,6 +20161,9 @@ export interface operations {
                      *       "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *       "deliveries": 12,
                      *       "refusedDeliveries": 1,
+                     *       "lastPolledAt": "2030-01-01T12:00:00Z",
+                     *       "nextPollAt": "2030-01-01T12:01:00Z",
+                     *       "rateRemaining": 4980,
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -20308,6 +20380,10 @@ export interface operations {
                      *       "name": "github",
                      *       "type": "github",
                      *       "enabled": true,
+                     *       "mode": "webhook",
+                     *       "repositories": [
+                     *         "octocat/hello-world"
+                     *       ],
                      *       "secretRef": {
                      *         "name": "github-webhook",
                      *         "key": "secret"
@@ -20361,6 +20437,9 @@ export interface operations {
                      *       "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *       "deliveries": 12,
                      *       "refusedDeliveries": 1,
+                     *       "lastPolledAt": "2030-01-01T12:00:00Z",
+                     *       "nextPollAt": "2030-01-01T12:01:00Z",
+                     *       "rateRemaining": 4980,
                      *       "resourceVersion": "17"
                      *     }
                      */

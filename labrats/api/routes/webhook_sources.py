@@ -34,6 +34,8 @@ from labrats.model.job import KeyReference
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import (
     DEFAULT_ASSOCIATIONS,
+    GITHUB,
+    POLL,
     SHORTEST_SECRET,
     RepoOverride,
     WebhookSource,
@@ -50,6 +52,11 @@ MAX_NAME_LENGTH: Final = 40
 """Limit with room for longer names that are derived from a source's name."""
 
 MAX_OVERRIDES: Final = 1000
+
+MAX_REPOSITORIES: Final = 50
+"""Limit of the repositories that one source reads: each is asked once a minute, one after the other."""
+
+POLL_PROBLEM: Final = "the mode `poll` needs the type `github`, a `credentialsRef`, and `repositories`"
 
 REFUSED_PERIOD: Final = timedelta(days=1)
 """The time in which refused deliveries count as recent."""
@@ -71,6 +78,10 @@ RepoName = Annotated[str, StringConstraints(max_length=200, pattern=REPOSITORY)]
 SigningSecret = Annotated[str, StringConstraints(min_length=SHORTEST_SECRET, max_length=1024)]
 Host = Annotated[str, StringConstraints(max_length=253, pattern=NAME)]
 Path = Annotated[str, StringConstraints(max_length=500, pattern=URL_PATH)]
+_MODE_DESCRIPTION: Final = (
+    "`webhook`: the sender delivers its events to the engine. `poll`: the engine reads them from GitHub every minute, "
+    "and needs no public address."
+)
 _SIGNING_DESCRIPTION: Final = (
     "The signing secret of deliveries. It is stored in a Secret of the source, and never shown."
 )
@@ -110,6 +121,13 @@ class WebhookSourceBody(RequestBody):
     name: NewName = Field(examples=["github"])
     type: Literal["github", "generic"] = Field(description="The format of deliveries and of their signatures.")
     enabled: bool = Field(default=True, description="A disabled source refuses deliveries.")
+    mode: Literal["webhook", "poll"] = Field(default="webhook", description=_MODE_DESCRIPTION)
+    repositories: list[RepoName] = Field(
+        default=[],
+        max_length=MAX_REPOSITORIES,
+        description="The repositories that are read in the mode `poll`.",
+        examples=[["octocat/hello-world"]],
+    )
     secret: SigningSecret | None = Field(
         default=None, description=_SIGNING_DESCRIPTION, examples=["a-long-random-text"]
     )
@@ -143,7 +161,11 @@ class WebhookSourceBody(RequestBody):
 class WebhookSourcePatch(PatchBody):
     """Fields to change. Absent fields keep their value; null clears a nullable field."""
 
-    read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries", "refusedDeliveries"})
+    read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries", "refusedDeliveries"}) | {
+        "lastPolledAt",
+        "nextPollAt",
+        "rateRemaining",
+    }
 
     model_config = RequestBody.model_config | {
         "json_schema_extra": {"examples": [{"repoOverrides": {"octocat/hello-world": {"model": "opus"}}}]}
@@ -151,6 +173,8 @@ class WebhookSourcePatch(PatchBody):
 
     type: Literal["github", "generic"] = optional()
     enabled: bool = optional()
+    mode: Literal["webhook", "poll"] = optional(description=_MODE_DESCRIPTION)
+    repositories: list[RepoName] = optional(max_length=MAX_REPOSITORIES)
     secret: SigningSecret = optional(description=_SIGNING_DESCRIPTION)
     secret_ref: KeyReferenceBody = optional()
     host: Host | None = None
@@ -201,6 +225,8 @@ class WebhookSourceView(ResponseBody):
     name: str = Field(examples=["github"])
     type: str = Field(examples=["github"])
     enabled: bool = Field(examples=[True])
+    mode: str = Field(examples=["webhook"])
+    repositories: list[str] = Field(examples=[["octocat/hello-world"]])
     secret_ref: KeyReferenceView | None
     host: str | None = Field(examples=["hooks.example.com"])
     path: str | None = Field(examples=["/webhooks/github"])
@@ -221,6 +247,14 @@ class WebhookSourceView(ResponseBody):
     deliveries: int = Field(description="Number of accepted deliveries, updated every few seconds.", examples=[12])
     refused_deliveries: int = Field(
         description="Number of deliveries refused in the last 24 hours, at most 20.", examples=[1]
+    )
+    last_polled_at: datetime | None = Field(
+        description="The time at which repositories were last read, in the mode `poll`.",
+        examples=["2030-01-01T12:00:00Z"],
+    )
+    next_poll_at: datetime | None = Field(examples=["2030-01-01T12:01:00Z"])
+    rate_remaining: int | None = Field(
+        description="Number of requests that GitHub allows until the end of its hour.", examples=[4980]
     )
     resource_version: str = Field(examples=["17"])
 
@@ -259,7 +293,7 @@ async def create_webhook_source(
         if intent and (earlier := intent.first_match(services.catalog.webhook_sources)):
             return services.idempotency_cache.again(request, intent, _view(earlier, request))
         metadata = Metadata(name=body.name, annotations=intent.annotations if intent else {})
-        source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(body, body.name)))
+        source = WebhookSource(metadata=metadata, spec=_checked(WebhookSourceSpec(**_fields(body, body.name))))
         parts = [_own_secret(body.name, body.secret)] if body.secret else []
         created = await create_resource(services, source, intent, parts)
         services.catalog.put(created)
@@ -297,7 +331,7 @@ async def change_webhook_source(request: Request, name: SourceName, body: Webhoo
             WebhookSource,
             name,
             body.resource_version,
-            lambda source: replace(source, spec=replace(source.spec, **changes)),
+            lambda source: replace(source, spec=_checked(replace(source.spec, **changes))),
         )
         services.catalog.put(changed)
     return json_response(_view(changed, request))
@@ -323,8 +357,22 @@ def _check_secret(body: WebhookSourceBody | WebhookSourcePatch) -> None:
     """Raise Invalid unless a new source has exactly one secret, and a change at most one."""
     if body.secret and body.secret_ref:
         raise Invalid(Problem("secretRef", "must be left out if there is a `secret`"))
-    if isinstance(body, WebhookSourceBody) and not (body.secret or body.secret_ref):
+    if isinstance(body, WebhookSourceBody) and body.mode != POLL and not (body.secret or body.secret_ref):
         raise Invalid(Problem("secret", "is required unless `secretRef` is set"))
+
+
+def _checked(spec: WebhookSourceSpec) -> WebhookSourceSpec:
+    """Return the spec. Raises Invalid if it lacks what its mode needs."""
+    if not spec.polls:
+        return spec
+    missing = {
+        "type": spec.type != GITHUB,
+        "credentialsRef": spec.credentials_ref is None,
+        "repositories": not spec.repositories,
+    }
+    if problems := [Problem(name, POLL_PROBLEM) for name, lacks in missing.items() if lacks]:
+        raise Invalid(*problems)
+    return spec
 
 
 def _fields(body: WebhookSourceBody | WebhookSourcePatch, name: str) -> dict[str, Any]:
@@ -341,6 +389,8 @@ def _fields(body: WebhookSourceBody | WebhookSourcePatch, name: str) -> dict[str
         fields["repo_overrides"] = {repo: _override(each) for repo, each in body.repo_overrides.items()}
     if body.report is not None:
         fields["report"] = report_of(body.report)
+    if "repositories" in fields:
+        fields["repositories"] = tuple(body.repositories)
     if "allowed_associations" in fields:
         fields["allowed_associations"] = tuple(body.allowed_associations)
     return fields
@@ -374,6 +424,8 @@ def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
         "name": source.name,
         "type": spec.type,
         "enabled": spec.enabled,
+        "mode": spec.mode,
+        "repositories": spec.repositories,
         "secretRef": spec.secret_ref and {"name": spec.secret_ref.name, "key": spec.secret_ref.key},
         "host": spec.host,
         "path": spec.path,
@@ -384,11 +436,14 @@ def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
         "allowedAssociations": spec.allowed_associations,
         "allowForks": spec.allow_forks,
         "credentialsRef": spec.credentials_ref,
-        "url": status.url or _own_url(source, request),
+        "url": None if spec.polls and spec.secret_ref is None else status.url or _own_url(source, request),
         "conditions": _condition_views(status.conditions),
         "lastDeliveryAt": status.last_delivery_at,
         "deliveries": status.deliveries,
         "refusedDeliveries": len(status.refused_since(services_of(request).clock.now() - REFUSED_PERIOD)),
+        "lastPolledAt": status.last_polled_at,
+        "nextPollAt": status.next_poll_at,
+        "rateRemaining": status.rate_remaining,
         "resourceVersion": source.metadata.resource_version,
     }
 

@@ -3,7 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
 import httpx2
@@ -12,6 +16,7 @@ import msgspec
 from labrats.github.client.app import LIMIT_SECONDS, UNREACHABLE_SECONDS, Token, retry_seconds
 from labrats.github.client.pause import HostPause, LimitReached
 from labrats.model.errors import LabratsError, RetryLater
+from labrats.net.retry_after import http_date
 from labrats.net.tls import system_tls
 from labrats.ports import Clock
 
@@ -60,6 +65,14 @@ class RefusedByGitHub(LabratsError):
         self.status, self.kind = status, kind
 
 
+class MayPass(RetryLater):
+    """GitHub refuses a request, and may soon answer it."""
+
+    def __init__(self, refusal: RefusedByGitHub, delay_seconds: float) -> None:
+        super().__init__(str(refusal), delay_seconds)
+        self.refusal = refusal
+
+
 class AnswerLost(RetryLater):
     """The answer to a request is missing or useless, so GitHub may have acted on the request."""
 
@@ -89,7 +102,7 @@ class Doubts:
         if tries == len(_DOUBTS):
             return refusal
         self._tries[request] = tries + 1
-        return RetryLater(str(refusal), FIRST_DOUBT_SECONDS * _DOUBTS[tries])
+        return MayPass(refusal, FIRST_DOUBT_SECONDS * _DOUBTS[tries])
 
     def settle(self, request: str) -> None:
         """Forget the refusals of a request that has succeeded."""
@@ -124,6 +137,21 @@ class RepositoryObject(msgspec.Struct, frozen=True):
     homepage: str | None = None
 
 
+@dataclass(frozen=True)
+class Changes:
+    """The answer to a conditional request. items: the first page of a list; None if it has not changed.
+
+    at: the time of the answer, by GitHub's clock. etag: for the next request; empty if GitHub sends none.
+    remaining: requests that are left in this hour; None if GitHub does not say. wait_seconds: until the next request.
+    """
+
+    items: list[Mapping[str, Any]] | None
+    at: datetime
+    etag: str = ""
+    remaining: int | None = None
+    wait_seconds: float = 0
+
+
 class Repository:
     """A repository, `owner/name`. Each request uses a token that may do no more than the request needs.
 
@@ -144,6 +172,29 @@ class Repository:
         absent_is_final: whether a 404 is RefusedByGitHub at once.
         """
         return _read(await self._send("GET", path, permissions, absent_is_final=absent_is_final, params=query), kind)
+
+    async def read_changed(
+        self, path: str, permissions: Permissions, etag: str | None, wrapped_in: str = "", **query: str | int
+    ) -> Changes:
+        """Return the first page of a list, unless the list is as it was. Raises as `get` does.
+
+        An answer without changes costs nothing of the hourly limit. wrapped_in: the field of an object with the list.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        response = await self._send("GET", path, permissions, params=query, headers=headers)
+        items: list[Mapping[str, Any]] | None = None
+        if response.status_code != HTTPStatus.NOT_MODIFIED:
+            kind: Any = dict[str, Any] if wrapped_in else list[dict[str, Any]]
+            answer = _read(response, kind)
+            items = answer.get(wrapped_in, []) if wrapped_in else answer
+        shown = response.headers
+        return Changes(
+            items,
+            http_date(shown.get("Date")) or self._clock.now(),
+            shown.get("ETag", ""),
+            int(left) if (left := shown.get("X-RateLimit-Remaining", "")).isdecimal() else None,
+            float(seconds) if (seconds := shown.get("X-Poll-Interval", "")).isdecimal() else 0,
+        )
 
     async def describe(self, *, absent_is_final: bool = False) -> RepositoryObject:
         """Return the repository, also if it has another name by now. Raises as `get` does."""
@@ -259,11 +310,13 @@ class Repository:
         name: str = "",
         redirects: bool = False,
         absent_is_final: bool = False,
+        headers: Mapping[str, str] = MappingProxyType({}),
         **options: Any,
     ) -> httpx2.Response:
         """Return the response. name: of the request, if method, path and query do not tell it from others."""
         self._pause.check()
         headers = {
+            **headers,
             "Accept": "application/vnd.github+json",
             "Authorization": f"Bearer {await self.token(permissions)}",
             "X-GitHub-Api-Version": "2022-11-28",
@@ -274,7 +327,8 @@ class Repository:
         except httpx2.HTTPError as error:
             problem, is_sent = f"GitHub is unreachable: {type(error).__name__}", not isinstance(error, _NOT_SENT)
             raise (AnswerLost if is_sent else RetryLater)(problem, delay_seconds=UNREACHABLE_SECONDS) from error
-        if response.is_success or (redirects and response.has_redirect_location):
+        is_unchanged = response.status_code == HTTPStatus.NOT_MODIFIED
+        if response.is_success or is_unchanged or (redirects and response.has_redirect_location):
             self._doubts.settle(name)
             return response
         if is_temporary(response):

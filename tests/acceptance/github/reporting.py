@@ -24,6 +24,8 @@ REPORT: Final[dict[str, Any]] = {
 SHORTER: Final[dict[str, float | str]] = {
     "labrats.github.report_rights.PASS_SECONDS": 0.5,
     "labrats.github.source_logins.PASS_SECONDS": 0.2,
+    "labrats.github.polling.poller.PASS_SECONDS": 0.1,
+    "labrats.github.polling.poller.POLL_SECONDS": 0.5,
     "labrats.github.requests.commands.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.github.requests.new_heads.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.github.requests.repairs.WAIT_FOR_CHECKS_SECONDS": 0.5,

@@ -1,6 +1,7 @@
 """The HTTP server of the stand-in."""
 
 import gzip
+import hashlib
 import json
 import re
 import socket
@@ -48,6 +49,7 @@ class GitHubStandIn:
 
     calls:       all requests in order.
     violations:  requests that GitHub's description of its API does not allow. They fail the test at its end.
+    remaining:   requests that its hourly limit leaves; an answer 304 costs none.
     before_call: called with a request's number before it acts.   after_call: called before its answer is sent.
     """
 
@@ -56,6 +58,7 @@ class GitHubStandIn:
     faults: Faults = field(default_factory=Faults)
     calls: list[Call] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    remaining: int = 5000
     before_call: Callable[[int], None] | None = None
     after_call: Callable[[int], None] | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -165,6 +168,13 @@ class GitHubStandIn:
         else:
             status, shown = self._act(call, headers)
         self._delay(fault)
+        if call.method == "GET" and status == 200:
+            etag = f'W/"{hashlib.sha256(json.dumps(shown).encode()).hexdigest()}"'
+            call.headers.update({"ETag": etag, "X-RateLimit-Remaining": str(self.remaining)})
+            if headers.get("If-None-Match") == etag:
+                call.status = 304
+                return 304, b"", call.headers
+            self.remaining -= 1
         call.status = status
         call.headers["Content-Type"] = "application/json; charset=utf-8"
         return status, b"" if shown is None else json.dumps(shown).encode(), call.headers

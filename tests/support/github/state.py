@@ -71,6 +71,26 @@ class Issue:
     def id(self) -> int:
         return 1000 + self.number
 
+    def touch(self, at: str | None = None) -> None:
+        """Show a change of the issue, as each comment, label, review and push does."""
+        self.updated_at = max(self.updated_at, at or now())
+
+    def happen(self, event: str, user: Actor = OCTO, **details: Any) -> Json:
+        """Record an event of the issue, and return it."""
+        self.touch()
+        item: Json = {"id": self.repository.new_id(), "event": event, "actor": user.user, "created_at": now()}
+        self.repository.events.append(item | {"issue": self.as_json(), **details})
+        return self.repository.events[-1]
+
+    def add_label(self, name: str, user: Actor = OCTO) -> None:
+        if name not in self.labels:
+            self.labels.append(name)
+            self.happen("labeled", user, label={"name": name, "color": "ededed"})
+
+    def remove_label(self, name: str, user: Actor = OCTO) -> None:
+        self.labels.remove(name)
+        self.happen("unlabeled", user, label={"name": name, "color": "ededed"})
+
     def refuse_when_locked(self) -> None:
         if self.locked:
             raise ApiError(403, "Unable to create comment because issue is locked.")
@@ -102,6 +122,7 @@ class Issue:
             "state": self.state,
             "locked": self.locked,
             "user": self.user,
+            "author_association": "OWNER" if self.user.get("id") == OCTO.user_id else "NONE",
             "html_url": self.url,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
@@ -114,6 +135,7 @@ class Repository:
 
     url:            of its page.   new_id: returns an id that nothing has.
     collaborators:  logins that may be asked for a review.
+    events:         of issues.   activity: pushes, as `push` records them.
     logs:           of the jobs of GitHub Actions, by the id of their check run.
     has_issues:     False: its issues are turned off.
     """
@@ -136,6 +158,8 @@ class Repository:
     statuses: dict[str, list[Json]] = field(default_factory=dict)
     logs: dict[int, str] = field(default_factory=dict)
     comment_reactions: dict[int, list[Json]] = field(default_factory=dict)
+    events: list[Json] = field(default_factory=list)
+    activity: list[Json] = field(default_factory=list)
 
     @property
     def owner(self) -> str:
@@ -197,7 +221,17 @@ class Repository:
             "updated_at": now(),
         }
         issue.comments.append(comment)
+        issue.touch()
         return comment
+
+    def push(self, issue: Issue, user: Actor = OCTO) -> None:
+        """Record a push to the branch of a pull request, whose new commit is there already."""
+        before = issue.pull.head_sha if issue.pull else ""
+        pull = self.refresh(issue)
+        assert pull
+        item: Json = {"id": self.new_id(), "before": before, "after": pull.head_sha, "activity_type": "push"}
+        self.activity.append(item | {"ref": f"refs/heads/{pull.head}", "timestamp": now(), "actor": user.user})
+        issue.touch()
 
     def reactions_to(self, comment: Json) -> list[Json]:
         """Return the list of reactions to a comment, of an issue or a review."""
@@ -211,6 +245,7 @@ class Repository:
         run |= {"conclusion": conclusion, "app": {"id": 15368, "slug": "github-actions"}, "started_at": now()}
         run |= {"completed_at": now(), "html_url": f"{self.url}/runs/{run['id']}"}
         run["output"] = {"title": None, "summary": None, "text": None, "annotations_count": 0}
+        run["pull_requests"] = []
         run["check_suite"] = self.suite_of(sha, run["app"], None if of_fork else self.branch_of(sha))
         self.check_runs[run["id"]], self.logs[run["id"]] = run, log
         return run

@@ -96,6 +96,30 @@ export function SourcePage() {
   );
 }
 
+/** The repositories that a source reads by itself. */
+function Polling({ source }: { source: WebhookSource }) {
+  return (
+    <Panel title="Reading">
+      <dl className={styles.facts}>
+        <div>
+          <dt>Repositories</dt>
+          <dd>{visible(source.repositories.join(', '))}</dd>
+        </div>
+        <div>
+          <dt>Last read</dt>
+          <dd>{source.lastPolledAt ? <Age at={source.lastPolledAt} suffix=" ago" /> : 'Not yet'}</dd>
+        </div>
+        {source.rateRemaining !== null && (
+          <div>
+            <dt>Requests left this hour</dt>
+            <dd>{count(source.rateRemaining)}</dd>
+          </div>
+        )}
+      </dl>
+    </Panel>
+  );
+}
+
 function Source({
   source,
   isRemoving,
@@ -137,6 +161,7 @@ function Source({
   });
   return (
     <div className={styles.body}>
+      {source.mode === 'poll' && <Polling source={source} />}
       <Panel
         title="Receiver"
         note={
@@ -153,6 +178,8 @@ function Source({
                 <>
                   <code>{source.url}</code> <Copy text={source.url} name="Copy the address" />
                 </>
+              ) : source.mode === 'poll' ? (
+                'None needed: the engine reads the events.'
               ) : (
                 'Not known yet: its receiver has not reported one.'
               )}

@@ -77,7 +77,9 @@ function SourceCard({ source }: { source: WebhookSource }) {
             {visible(source.name)}
           </Link>
         </h2>
-        <span className={styles.type}>{source.type}</span>
+        <span className={styles.type}>
+          {source.mode === 'poll' ? `${source.type}, read every minute` : source.type}
+        </span>
         <span className={styles.deliveries}>
           {source.lastDeliveryAt ? (
             <>

@@ -24,6 +24,25 @@ def _issue(world: World, call: Call, level: str) -> Issue:
     return _require(call, world.issue_of(call), level)
 
 
+@route("GET /repos/{owner}/{repo}/issues", *READ)
+def list_issues(world: World, call: Call) -> Answer:
+    """List issues and pull requests, as GitHub does, the last one to change first."""
+    issues = [each for each in world.repository_of(call).issues.values() if not each.deleted]
+    wanted = [each.as_json() for each in issues if call.query.get("state", "open") in ("all", each.state)]
+    return page(call, sorted(wanted, key=lambda each: each["updated_at"], reverse=True))
+
+
+@route("GET /repos/{owner}/{repo}/issues/events", *READ)
+def list_events(world: World, call: Call) -> Answer:
+    return page(call, world.repository_of(call).events[::-1])
+
+
+@route("GET /repos/{owner}/{repo}/issues/comments", *READ)
+def list_all_comments(world: World, call: Call) -> Answer:
+    comments = [each for issue in world.repository_of(call).issues.values() for each in issue.comments]
+    return page(call, sorted(comments, key=lambda each: each["id"], reverse=call.query.get("direction") == "desc"))
+
+
 @route("GET /repos/{owner}/{repo}/issues/{issue_number}", *READ)
 def get_issue(world: World, call: Call) -> Answer:
     return 200, _issue(world, call, "read").as_json()
@@ -148,8 +167,7 @@ def add_labels(world: World, call: Call) -> Answer:
     issue = _issue(world, call, "write")
     for each in call.body["labels"]:
         name = each if isinstance(each, str) else each["name"]
-        if name not in issue.labels:
-            issue.labels.append(name)
+        issue.add_label(name, call.actor)
     return 200, [issue.repository.label(name) for name in issue.labels]
 
 
@@ -158,7 +176,7 @@ def remove_label(world: World, call: Call) -> Answer:
     issue, name = _issue(world, call, "write"), call.values["name"]
     if name not in issue.labels:
         raise ApiError(404, "Label does not exist")
-    issue.labels.remove(name)
+    issue.remove_label(name, call.actor)
     return 200, [issue.repository.label(each) for each in issue.labels]
 
 

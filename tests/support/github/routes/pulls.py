@@ -51,6 +51,13 @@ def create_pull(world: World, call: Call) -> Answer:
     return 201, _full(issue)
 
 
+@route("GET /repos/{owner}/{repo}/pulls/comments", READ)
+def list_all_review_comments(world: World, call: Call) -> Answer:
+    issues = world.repository_of(call).issues.values()
+    found = [each | {"pull_request_url": issue.url} for issue in issues if issue.pull for each in issue.pull.comments]
+    return page(call, sorted(found, key=lambda each: each["id"], reverse=call.query.get("direction") == "desc"))
+
+
 @route("GET /repos/{owner}/{repo}/pulls/{pull_number}", READ)
 def get_pull(world: World, call: Call) -> Answer:
     return 200, _full(world.pull_of(call)[0])

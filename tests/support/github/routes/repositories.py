@@ -3,7 +3,7 @@
 from tests.support.github.calls import Call, Json
 from tests.support.github.errors import ApiError, not_found
 from tests.support.github.git import ChangedFile, GitError
-from tests.support.github.routing import Answer, World, route
+from tests.support.github.routing import Answer, World, page, route
 from tests.support.github.state import Repository
 
 
@@ -11,6 +11,11 @@ from tests.support.github.state import Repository
 def get_repository(world: World, call: Call) -> Answer:
     rights = {"pull": call.actor.may("contents:read"), "push": call.actor.may("contents:write"), "admin": False}
     return 200, world.repository_of(call).as_json() | {"permissions": rights}
+
+
+@route("GET /repos/{owner}/{repo}/activity", "contents:read")
+def list_activity(world: World, call: Call) -> Answer:
+    return page(call, world.repository_of(call).activity[::-1])
 
 
 @route("GET /repos/{owner}/{repo}/git/ref/{ref}", "contents:read")
