@@ -32,6 +32,7 @@ OTHER_PAGES: Final = (
     "/settings/keys", "/settings/system",
 )  # fmt: skip
 """Pages with queries of their own. The other parts of a job's page have none."""
+OF_THE_FRAME: Final = {"/api/pause", "/api/system"}
 
 STATUSES: Final = (403, 429, 500, 503)
 """Another status, 401, leads to the sign-in page (test_stories.py)."""
@@ -166,10 +167,10 @@ async def test_failed_query_is_reported_and_can_be_repeated(
 async def test_failed_query_of_a_further_page_is_reported_and_can_be_repeated(
     browser: BrowserContext, engine: LocalEngine, proxy: FaultyProxy, admin: User, path: str
 ) -> None:
-    """The queries that all parts of a job's page share are left out: they are those of its log, a main page."""
+    """The queries of the frame, and those that all parts of a job's page share, are left out: main pages have them."""
     page, url = await a_page(browser, engine, proxy, admin, path)
     is_part_of_job = path.startswith("/jobs/{job}/")
-    known = await queries_of(page, proxy, f"{url.rpartition('/')[0]}/log") if is_part_of_job else set()
+    known = await queries_of(page, proxy, f"{url.rpartition('/')[0]}/log") if is_part_of_job else OF_THE_FRAME
     await check_each(await queries_of(page, proxy, url) - known, page, proxy, url)
 
 

@@ -8,14 +8,14 @@ import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Field } from '../../ui/field';
 import { Panel } from '../../ui/page';
-import { describe } from '../../ui/states';
+import { describe, Failure } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import styles from './settings.module.css';
 
 const UNFINISHED: JobFilter = { status: ['waiting', 'active'] };
 
-function unfinished(facets: JobFacets | undefined): number {
-  const rows = facets?.status.filter(({ value }) => value === 'waiting' || value === 'active') ?? [];
+function unfinished(facets: JobFacets): number {
+  const rows = facets.status.filter(({ value }) => value === 'waiting' || value === 'active');
   return rows.reduce((sum, { count }) => sum + count, 0);
 }
 
@@ -48,7 +48,8 @@ export function PausePanel() {
   return (
     <Panel title="Pause and stop">
       <div className={styles.links}>
-        <p>{pause?.paused ? pauseWords(pause) : 'The engine starts jobs.'}</p>
+        {pause && <p>{pause.paused ? pauseWords(pause) : 'The engine starts jobs.'}</p>}
+        {facets.error && <Failure error={facets.error} onRetry={() => void facets.refetch()} />}
         <div style={{ display: 'flex', flexWrap: 'wrap', gap: 8 }}>
           {pause?.paused ? (
             <Button isChanging isBusy={resume.isPending} onClick={() => resume.mutate()}>
@@ -81,7 +82,9 @@ export function PausePanel() {
             No attempt starts until somebody resumes the engine, also after a restart.{' '}
             {asked === 'pause'
               ? 'Running attempts go on, and submissions are accepted.'
-              : `${counted(unfinished(facets.data), 'waiting or running job')} will be cancelled.`}
+              : facets.data
+                ? `${counted(unfinished(facets.data), 'waiting or running job')} will be cancelled.`
+                : 'All waiting and running jobs will be cancelled.'}
           </p>
           <Field label="Reason">
             {(ids) => (
