@@ -5,25 +5,20 @@ The program is a module of the executor that calls `limit_this_process` first, a
 """
 
 import resource
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from labrats.libc import CLONE_NEWNET, unshare_user
 from labrats.sandbox.bubblewrap import refuse_core_dumps
-from labrats.sandbox.landlock import refuse_files
 
 CPU_SECONDS: Final = 10
 MEMORY_BYTES: Final = 1024**3
-
-_LIBRARIES: Final = ("/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store")
 
 
 def limit_this_process() -> None:
     """Limit this process's CPU time and memory, and deny it file writes and, where the kernel allows, the network.
 
-    It can open only the system's and Python's libraries; see `refuse_files`.
+    The attempt's sandbox limits the files that it can open.
     """
     for limit, value in (
         (resource.RLIMIT_CPU, CPU_SECONDS),
@@ -34,4 +29,3 @@ def limit_this_process() -> None:
     refuse_core_dumps()
     with suppress(OSError):  # a network policy may still apply
         unshare_user(CLONE_NEWNET)  # the only interface of the new network is a loopback that is down
-    refuse_files(map(Path, (*_LIBRARIES, sys.base_prefix, sys.prefix, *sys.path)))

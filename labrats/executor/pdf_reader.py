@@ -1,7 +1,7 @@
 """Read a PDF: `python -I -m labrats.executor.pdf_reader < FILE` prints its sections as JSON.
 
-A PDF is untrusted and its parser is native code. This is therefore a separate program with limited time and memory,
-which can open no file and no network. It knows nothing about the attempt.
+A PDF is untrusted and its parser is native code. This is therefore a separate program with limited time and memory
+and without a network, in the attempt's sandbox. It knows nothing about the attempt.
 """
 
 import contextlib
