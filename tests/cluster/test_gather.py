@@ -21,4 +21,4 @@ def test_gather_collects_the_wheels_of_both_images_in_a_fresh_clone(tmp_path: Pa
     subprocess.run(["docker/gather", "build"], cwd=clone, env=environment, check=True)
 
     for image in ("engine", "executor"):
-        assert list((clone / "build" / image / "wheels").glob("labrats-*.whl"))
+        assert list((clone / "build" / image / "wheels").glob("labrats_engine-*.whl"))
