@@ -10,10 +10,11 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.github.client.app import HookDelivery
+from labrats.github.source_loop import for_each_source
 from labrats.index.catalog import Catalog
 from labrats.index.source_conditions import app_credentials, store_condition
 from labrats.model.condition import Condition, condition_factory
-from labrats.model.errors import GiveUp, LabratsError, RetryLater
+from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Clock, Store
 
@@ -116,16 +117,7 @@ class Redelivery:
 
     async def run(self) -> None:
         """Check all sources periodically, until cancelled."""
-        await self._catalog.synced.wait()  # before that the engine accepts no delivery
-        while True:
-            for source in self._catalog.webhook_sources:
-                try:
-                    await self._review(source)
-                except LabratsError as error:
-                    log.warning("redelivery postponed", source=source.name, reason=str(error))
-                except Exception:  # a bug that one source triggers must not end the engine
-                    log.exception("redelivery postponed", source=source.name)
-            await self._clock.sleep(PASS_SECONDS)
+        await for_each_source(self._catalog, self._clock, PASS_SECONDS, self._review, "redelivery")
 
     async def _review(self, source: WebhookSource) -> None:
         credentials = None if source.spec.polls else await app_credentials(self._store, source)

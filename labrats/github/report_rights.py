@@ -5,18 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-import structlog
-
 from labrats.github.client.app import App
+from labrats.github.source_loop import for_each_source
 from labrats.index.catalog import Catalog
 from labrats.index.source_conditions import app_credentials, store_condition
 from labrats.model.condition import Condition, condition_factory
-from labrats.model.errors import GiveUp, LabratsError, RetryLater
+from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.report import CommentMode, Report
 from labrats.model.webhook_source import GITHUB, WebhookSource
 from labrats.ports import Clock, Store
-
-log = structlog.get_logger()
 
 PASS_SECONDS: Final = 5.0
 """Interval of the passes over all sources."""
@@ -60,16 +57,10 @@ class ReportRights:
 
     async def run(self) -> None:
         """Check all sources periodically, until cancelled."""
-        await self._catalog.synced.wait()
-        while True:
-            for source in self._catalog.webhook_sources:
-                try:
-                    await store_condition(self._store, source, REPORTS, await self._condition(source))
-                except LabratsError as error:
-                    log.warning("rights not checked", source=source.name, reason=str(error))
-                except Exception:  # a bug that one source triggers must not end the engine
-                    log.exception("rights not checked", source=source.name)
-            await self._clock.sleep(PASS_SECONDS)
+        await for_each_source(self._catalog, self._clock, PASS_SECONDS, self._review, "check of rights")
+
+    async def _review(self, source: WebhookSource) -> None:
+        await store_condition(self._store, source, REPORTS, await self._condition(source))
 
     async def _condition(self, source: WebhookSource) -> Condition | None:
         """Return the condition of a source; None if it has no App, or nothing is reported."""

@@ -180,6 +180,13 @@ async def test_a_quiet_repository_costs_one_unchanged_answer_a_minute(engine: En
     assert (await engine.source()).status.rate_remaining == github.remaining
 
 
+async def test_source_is_written_once_for_the_readings_of_all_its_repositories(engine: Engine) -> None:
+    await engine.add_source("octo/demo", "octo/gone")
+    before = int((await engine.source()).metadata.resource_version or 0)
+    await engine.read(3)
+    assert int((await engine.source()).metadata.resource_version or 0) - before == 3
+
+
 async def test_pages_of_lists_are_read_to_the_cursor(engine: Engine, github: GitHubStandIn) -> None:
     issue = an_old_issue(github)
     await engine.add_source()

@@ -1,6 +1,6 @@
 """The reader of all webhook sources in the mode `poll`. One process runs it, for all agents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from labrats.github.client.access import GitHubAccess, NoAccess
 from labrats.github.client.repository import MayPass, RefusedByGitHub
 from labrats.github.polling.reader import OVERLAP, Reading, RepositoryReader
 from labrats.github.report_rights import events_of
+from labrats.github.source_loop import for_each_source
 from labrats.index.catalog import Catalog
 from labrats.index.source_conditions import with_conditions
 from labrats.intake.forge import EventTaker
@@ -53,11 +54,17 @@ _ADVICE: Final[Mapping[int, str]] = {
 
 @dataclass
 class _State:
-    """A repository of a source while this process reads it. due: time of its next reading. problem: of the last one."""
+    """A repository of a source while this process reads it.
+
+    due:     time of its next reading.
+    cursor:  how far this process has read it.
+    problem: of the last reading.
+    """
 
     due: datetime
     reader: RepositoryReader | None = None
     opened_at: datetime | None = None
+    cursor: PollCursor | None = None
     problem: str | None = None
     is_refused: bool = False
 
@@ -75,53 +82,44 @@ class Poller:
 
     async def run(self) -> None:
         """Read periodically, until cancelled."""
-        await self.catalog.synced.wait()
-        while True:
-            for source in self.catalog.webhook_sources:
-                if source.spec.polls and source.spec.enabled and source.spec.type == GITHUB:
-                    try:
-                        await self._read_source(source)
-                    except LabratsError as error:
-                        log.warning("polling postponed", source=source.name, reason=str(error))
-                    except Exception:  # a bug that one source triggers must not end the engine
-                        log.exception("polling postponed", source=source.name)
-            await self.clock.sleep(PASS_SECONDS)
+        await for_each_source(self.catalog, self.clock, PASS_SECONDS, self._read_source, "polling")
 
     async def _read_source(self, source: WebhookSource) -> None:
-        """Read the repositories that are due, and store how far they are read."""
+        """Read the repositories that are due, and store how far they are read, in one write."""
+        if not (source.spec.polls and source.spec.enabled and source.spec.type == GITHUB):
+            return
         key, now = source.metadata.uid, self.clock.now()
-        names = source.spec.repositories
-        states = {name: self._states.setdefault((key, name.lower()), _State(now)) for name in names}
-        for name, state in states.items():
-            if state.due <= self.clock.now():
-                await self._read(source, name, state, states)
+        states = {name: self._states.setdefault((key, name.lower()), _State(now)) for name in source.spec.repositories}
+        if not (due := {name: state for name, state in states.items() if state.due <= now}):
+            return
+        stored = await self.store.get(WebhookSource, source.name)
+        readings = []
+        for name, state in due.items():
+            state.due = now + timedelta(seconds=POLL_SECONDS)  # also after a bug
+            readings.append(await self._read(stored, name, state))
+        await self._store(source, states, [reading for reading in readings if reading])
 
-    async def _read(self, source: WebhookSource, name: str, state: _State, states: Mapping[str, _State]) -> None:
-        """Read one repository: its events are taken, and then its cursor is stored."""
-        delay, reading, cursor = POLL_SECONDS, None, None
-        state.due = self.clock.now() + timedelta(seconds=delay)  # also after a bug
+    async def _read(self, source: WebhookSource, name: str, state: _State) -> Reading | None:
+        """Read one repository, and take its events. Return None after an error, which the state describes then."""
+        cursor = state.cursor or source.status.polled.get(name.lower())
         try:
-            stored = await self.store.get(WebhookSource, source.name)
-            cursor = stored.status.polled.get(name.lower())
             reader = await self._reader(source, name, state)
             age = self.clock.now() - (source.metadata.created_at or self.clock.now())
             age = max(timedelta(0), age if age < YOUNG else timedelta(0))
-            reading = await reader.read(
-                cursor.since if cursor else None, age, events_of(self.catalog), stored.status.login
-            )
-            cursor = await self._take(source, cursor, reading)
-            state.problem, delay = None, max(POLL_SECONDS, reading.wait_seconds)
-        except NotFound:
-            return  # the source was deleted
+            login = source.status.login
+            reading = await reader.read(cursor.since if cursor else None, age, events_of(self.catalog), login)
+            state.cursor = await self._take(source, cursor, reading)
         except (LabratsError, NoAccess) as error:
-            reading, state.reader = None, None  # what it knows may not have been taken: everything is read again
+            state.reader = None  # what it knows may not have been taken: everything is read again
             state.problem, state.is_refused = _problem_of(error)
-            delay = min(POLL_SECONDS, error.delay_seconds) if isinstance(error, MayPass) else POLL_SECONDS
-            if isinstance(error, RetryLater) and not isinstance(error, MayPass):
-                delay = max(POLL_SECONDS, error.delay_seconds)
+            if isinstance(error, RetryLater):
+                again = self.clock.now() + timedelta(seconds=error.delay_seconds)
+                state.due = min(state.due, again) if isinstance(error, MayPass) else max(state.due, again)
             log.warning("repository not read", source=source.name, repository=name, reason=str(error))
-        state.due = self.clock.now() + timedelta(seconds=delay)
-        await self._store(source, name, cursor if reading else None, reading, states)
+            return None
+        state.problem = None
+        state.due = max(state.due, self.clock.now() + timedelta(seconds=reading.wait_seconds))
+        return reading
 
     async def _reader(self, source: WebhookSource, name: str, state: _State) -> RepositoryReader:
         """Return the reader of a repository. Raises NoAccess, RetryLater."""
@@ -148,24 +146,16 @@ class Poller:
                 kept.append(short)
         return PollCursor(since=since, seen=tuple(kept[-_SEEN:]), skipped=cursor.skipped + reading.skipped)
 
-    async def _store(
-        self,
-        source: WebhookSource,
-        name: str,
-        cursor: PollCursor | None,
-        reading: Reading | None,
-        states: Mapping[str, _State],
-    ) -> None:
-        """Store how far a repository is read, and the condition of all. Raises RetryLater."""
+    async def _store(self, source: WebhookSource, states: Mapping[str, _State], readings: Sequence[Reading]) -> None:
+        """Store how far the repositories are read, and the condition of all. Raises RetryLater."""
         now = self.clock.now().replace(microsecond=0)
-        names = {each.lower() for each in source.spec.repositories}
+        names = {each.lower() for each in states}
+        cursors = {name.lower(): state.cursor for name, state in states.items() if state.cursor}
         next_at = min(state.due for state in states.values()).replace(microsecond=0)
 
         def change(stored: WebhookSource) -> WebhookSource:
             status = stored.status
-            polled = {each: known for each, known in status.polled.items() if each in names}
-            if cursor:
-                polled[name.lower()] = cursor
+            polled = {name: known for name, known in status.polled.items() if name in names} | cursors
             skipped = sum(each.skipped for each in polled.values())
             condition = _condition(now, states, skipped)
             return replace(
@@ -173,9 +163,9 @@ class Poller:
                 status=replace(
                     status,
                     polled=polled,
-                    last_polled_at=now if reading else status.last_polled_at,
+                    last_polled_at=now if readings else status.last_polled_at,
                     next_poll_at=next_at,
-                    rate_remaining=reading.remaining if reading else status.rate_remaining,
+                    rate_remaining=readings[-1].remaining if readings else status.rate_remaining,
                     conditions=with_conditions(status.conditions, [condition]),
                 ),
             )
