@@ -80,7 +80,8 @@ class ReportRights:
         if lacking:
             message = f"the App lacks the permissions {', '.join(lacking)}, which reports and agents need"
             return report(REPORTS, False, "PermissionsMissing", message)
-        if unheard := sorted(events_of(self._catalog) - set(known.app.events)):
+        unheard = sorted(events_of(self._catalog) - set(known.app.events))
+        if unheard and not source.spec.polls:
             message = f"the App does not subscribe to the events {', '.join(unheard)}, to which agents listen"
             return report(REPORTS, False, "EventsMissing", message)
         return report(REPORTS, True, "Granted", "the App may do what reports and agents need")

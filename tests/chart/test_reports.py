@@ -203,6 +203,28 @@ async def test_a_report_is_written_once_though_the_publisher_is_replaced(
     assert job["published"]["refused"] == []
 
 
+async def test_a_label_is_read_where_no_webhook_arrives(reporting: Installation, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    source = {"name": "read", "type": "github", "mode": "poll", "credentialsRef": "app", "repositories": ["octo/demo"]}
+    async with an_admin_of(reporting) as admin:
+        known = {job["id"] for job in await jobs_of_agent(admin, "ai-mock")}
+        created = await admin.post("/api/webhook-sources", source)
+        assert created.status_code == 201, created.text
+        try:
+            await test_webhooks.until(admin, "read", test_webhooks.is_true("Polling"))
+            issue.add_label("mock")
+            await until(lambda: bool(github.comments_of(issue)), PUBLISHED_SECONDS)
+            (job,) = [each for each in await jobs_of_agent(admin, "ai-mock") if each["id"] not in known]
+            done = await published(admin, job["id"], PUBLISHED_SECONDS)
+            read = (await admin.get("/api/webhook-sources/read")).json()
+        finally:
+            await admin.http.delete("/api/webhook-sources/read")
+    assert done["metadata"]["number"] == issue.number
+    assert not [each for each in read["conditions"] if each["status"] != "True"]
+    names = [each["metadata"]["name"] for each in reporting.get("service")]
+    assert "labrats-webhook-read" not in names
+
+
 async def test_a_command_in_a_comment_starts_an_agent(
     reporting: Installation, receiver: InstalledEngine, github: GitHubStandIn
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -65,10 +65,12 @@ class Rights:
 
 
 @asynccontextmanager
-async def reviewed(github: GitHubStandIn, credentials: Mapping[str, str] = CREDENTIALS) -> AsyncIterator[Rights]:
+async def reviewed(
+    github: GitHubStandIn, credentials: Mapping[str, str] = CREDENTIALS, **source: Any
+) -> AsyncIterator[Rights]:
     clock, catalog = PassClock(), Catalog()
     store = MemoryStore(clock)
-    spec = WebhookSourceSpec(type="github", credentials_ref="app")
+    spec = WebhookSourceSpec(type="github", credentials_ref="app", **source)
     await store.create(Secret(metadata=Metadata(name="app"), data=dict(credentials)))
     await store.create(WebhookSource(metadata=Metadata(name="github"), spec=spec))
     await store.create(an_agent("ai-developer", a_trigger(), report=REPORT))
@@ -98,6 +100,13 @@ async def test_the_source_says_what_its_app_lacks(
     async with reviewed(github) as rights:
         found = await rights.after(1)
     assert (found.status, found.reason, found.message) == (str(reason == "Granted"), reason, message)
+
+
+async def test_an_app_whose_events_are_read_needs_to_subscribe_to_none(github: GitHubStandIn) -> None:
+    github.access.events = []
+    async with reviewed(github, mode="poll", repositories=("octo/demo",)) as rights:
+        found = await rights.after(1)
+    assert (found.status, found.reason) == ("True", "Granted")
 
 
 async def test_an_unreachable_github_is_asked_rarely(github: GitHubStandIn) -> None:
