@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 from labrats.model.found_secrets import SecretDigest
+from labrats.model.outside_text import INVISIBLE
 
 REDACTED: Final = "[redacted]"
 MIN_SECRET_LENGTH: Final = 6
@@ -23,6 +24,8 @@ _MIN_LEAF_LENGTH: Final = 16
 WORD_END: Final = re.compile(r"[ \t。，、！？；：]")
 """Characters at which a line may be cut in two: few secrets contain one."""
 
+_INVISIBLE: Final = re.compile(f"[{INVISIBLE}]+")
+
 _ENGINE_KEY: Final = re.compile(r"(?<![A-Za-z0-9_-])lr_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 """The form of an API key of any engine."""
 
@@ -30,7 +33,7 @@ _ENGINE_KEY: Final = re.compile(r"(?<![A-Za-z0-9_-])lr_[A-Za-z0-9_-]{43}(?![A-Za
 class Redactor:
     """A filter that replaces known secrets, and API keys of any engine, by a mark.
 
-    A part of a secret remains, and so does a secret that is wrapped over lines or interspersed with other characters.
+    A part of a secret remains, and so does a secret that is wrapped over lines or interspersed with visible characters.
 
     digests: of secrets that are known only by these. They are replaced in plain form.
     """
@@ -46,11 +49,17 @@ class Redactor:
         return Redactor([*self._secrets, *secrets], self._digests)
 
     def redact(self, text: str) -> str:
+        bare = _INVISIBLE.sub("", text)
+        if bare != text and self._is_in(bare):  # people read it there, and copy it
+            text = bare
         for form in self._forms:
             text = text.replace(form, REDACTED)
         if found := sorted(place for digest in self._digests for place in digest.places_in(text)):
             text = _without(text, found)
         return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
+
+    def _is_in(self, text: str) -> bool:
+        return any(form in text for form in self._forms) or any(digest.places_in(text) for digest in self._digests)
 
     def redact_host(self, host: str) -> str:
         """Return the name of a host, with or without its port, or REDACTED if it contains a secret in any case."""

@@ -67,6 +67,12 @@ def test_other_text_is_unchanged() -> None:
     assert Redactor().redact(text) == text
 
 
+def test_a_secret_is_redacted_among_invisible_characters() -> None:
+    assert Redactor(["hunter-22"]).redact("is " + "\u200b".join("hunter-22")) == "is [redacted]"
+    family = "\U0001f468\u200d\U0001f469 of hunters"
+    assert Redactor(["hunter-22"]).redact(family) == family
+
+
 def test_every_line_of_a_secret_is_a_secret() -> None:
     key = "-----BEGIN TEST KEY-----\nMIIEtestline0001\n  MIIEtestline0002\n-----END TEST KEY-----\n"
 
