@@ -22,6 +22,7 @@ USER: Final = 10001
 WAIT: Final = ("--wait", "--timeout", "300s")
 
 VALUES: Final[dict[str, Any]] = {
+    "profile": "production",
     "api": {"resources": {"requests": {"cpu": "10m"}}},
     "controller": {"resources": {"requests": {"cpu": "10m"}}},
     "executor": {
@@ -126,9 +127,13 @@ class Installation:
             "executor": VALUES["executor"] | {"image": executor},
             # Not a real VM: the machine may lack KVM. The class is cluster-wide, and releases exist side by side.
             "isolation": {"vm": {"runtimeClass": f"{self.namespace}-vm", "handler": "runc"}},
-            "volumes": {name: {"size": "1Gi", "hostPath": str(self.folder / name)} for name in ("data", "uploads")},
+            "volumes": self.volumes(),
         }
         return VALUES | installed | values
+
+    def volumes(self, **fields: str) -> dict[str, Any]:
+        """Return the value `volumes`: folders of this machine, each with `fields`."""
+        return {name: {"size": "1Gi", "hostPath": str(self.folder / name)} | fields for name in ("data", "uploads")}
 
     def _apply(self, verb: str, values: dict[str, Any]) -> None:
         self.helm(

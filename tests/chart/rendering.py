@@ -12,6 +12,9 @@ from tests.cluster.programs import build_helm
 from tests.cluster.shell import run
 
 CHART: Final = Path(__file__).parents[2] / "charts" / "labrats"
+PRODUCTION: Final = ("--set", "profile=production")
+"""The profile of a rendering without access to a cluster."""
+
 CRDS: Final = CHART / "crds"
 
 
@@ -33,7 +36,7 @@ def custom_resource_files() -> dict[str, str]:
 
 
 def plain_manifests() -> str:
-    """Render the chart with default values, and with placeholders for the options of `labrats manifests`."""
+    """Render the profile `production`, with placeholders for the options of `labrats manifests`."""
     images = {"image": ENGINE_IMAGE, "executor.image": EXECUTOR_IMAGE}
     settings = [f"{value}.{part}={text}" for value, image in images.items()
              for part, text in zip(("repository", "tag"), image.split(":"), strict=True)]  # fmt: skip
@@ -44,8 +47,8 @@ def plain_manifests() -> str:
 
 @cache
 def template(*options: str | Path) -> str:
-    """Render the chart with `helm template`. Raises Failed with its error message."""
-    return run(build_helm(), "template", "labrats", CHART, *options)
+    """Render the chart with `helm template`, by default the profile `production`. Raises Failed with its message."""
+    return run(build_helm(), "template", "labrats", CHART, *PRODUCTION, *options)
 
 
 def objects(rendered: str) -> list[dict[str, Any]]:

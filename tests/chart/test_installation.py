@@ -351,7 +351,8 @@ async def test_open_pod_starts_once_its_policies_are_in_force(installation: Inst
 async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_objects(
     spare: Installation,
 ) -> None:
-    spare.install(api={"replicas": 1}, controller={"replicas": 1})
+    spare.install(profile="")
+    assert (len(spare.pods("api")), len(spare.pods("controller")), fence_of(spare)) == (1, 1, False)
     async with a_user_of(spare) as user:
         job_id = await user.submit({"log": "tick {n}", "times": 60, "everyMs": 200}, {"result": "done"})
         await user.wait(job_id, "active")
@@ -359,7 +360,7 @@ async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_ob
     next_image = f"{spare.engine_image}-next"
     Node(spare.cluster, 1).name_image(spare.engine_image, next_image)
     upgraded = replace(spare, engine_image=next_image)
-    upgraded.upgrade(settings={"DEFAULT_MODEL_SLOTS": 7})
+    upgraded.upgrade(profile="", settings={"DEFAULT_MODEL_SLOTS": 7})
 
     assert images_of(upgraded, "api") == images_of(upgraded, "controller") == {next_image}
     async with a_user_of(upgraded) as user:
@@ -379,7 +380,26 @@ async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_ob
         "labrats-data",
         "labrats-uploads",
     }
-    assert "labrats-leader-" + upgraded.namespace not in upgraded.kubectl("get", "validatingadmissionpolicies")
+    assert not fence_of(upgraded)
+
+
+async def test_upgrade_from_a_chart_without_profiles_keeps_the_fence_claims_and_data(spare: Installation) -> None:
+    spare.install(profile="production", volumes=spare.volumes(accessMode="ReadWriteMany"))
+    async with a_user_of(spare) as user:
+        job_id = await user.submit({"log": "hello"}, {"result": "done"})
+        await user.wait(job_id)
+    label = "labrats.work/profile-"  # which the chart 0.2 did not write
+    spare.kubectl("label", "deployment", "labrats-api", "labrats-controller", "labrats-publisher", label)
+    claims = claims_of(spare)
+
+    spare.upgrade(profile="")
+
+    assert (claims_of(spare), fence_of(spare), len(spare.pods("api"))) == (claims, True, 2)
+    async with a_user_of(spare) as user:
+        assert (await user.wait(job_id))["returnvalue"] == "done"
+        assert await user.log_lines(job_id) == ["hello"]
+    spare.uninstall()
+    assert not fence_of(spare)
 
 
 @asynccontextmanager
@@ -413,6 +433,17 @@ async def until(user: User, path: str, status: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await user.get(path)).status_code != status:
             await asyncio.sleep(POLL_SECONDS)
+
+
+def fence_of(installation: Installation) -> bool:
+    """Return whether the fence of an installation is there."""
+    return f"labrats-leader-{installation.namespace}" in installation.kubectl("get", "validatingadmissionpolicies")
+
+
+def claims_of(installation: Installation) -> dict[str, tuple[str, list[str]]]:
+    """Return id and access modes of each claim."""
+    claims = installation.get("persistentvolumeclaims")
+    return {each["metadata"]["name"]: (each["metadata"]["uid"], each["spec"]["accessModes"]) for each in claims}
 
 
 def images_of(installation: Installation, part: str) -> set[str]:

@@ -23,7 +23,7 @@ from labrats.model.record import encode
 from labrats.net.address_policy import FORBIDDEN_V4, FORBIDDEN_V6
 from labrats.settings import PodExtras
 from tests.chart.installation import Helm
-from tests.chart.rendering import CHART, objects, plain_manifests, template
+from tests.chart.rendering import CHART, PRODUCTION, objects, plain_manifests, template
 from tests.cluster.programs import build_programs
 from tests.cluster.shell import Failed, run
 
@@ -141,7 +141,7 @@ def _is_policy_of_jobs(each: Any) -> bool:
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
 async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values: dict[str, Any]) -> None:
-    rendered = helm("template", "labrats", CHART, "--namespace", namespace, values=values)
+    rendered = helm("template", "labrats", CHART, *PRODUCTION, "--namespace", namespace, values=values)
     kubectl = (build_programs() / "kubectl", "--kubeconfig", helm.kubeconfig)
     output = run(*kubectl, "apply", "--server-side", "--dry-run=server", "--filename", "-", stdin=rendered)
     assert len(output.splitlines()) == len(objects(rendered))
@@ -166,7 +166,6 @@ async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values
         ({"isolation": {"vm": {"runtimeClass": "gVisor"}}}, "at '/isolation/vm/runtimeClass'"),
         ({"isolation": {"vm": {"handler": "runsc"}}}, "isolation.vm.handler needs isolation.vm.runtimeClass"),
         ({"networkPolicy": {"enabled": None}}, "at '/networkPolicy': missing property 'enabled'"),
-        ({"fence": {"enabled": None}}, "at '/fence': missing property 'enabled'"),
         ({"egressProxy": {"enabled": None}}, "at '/egressProxy': missing property 'enabled'"),
         ({"volumes": {"data": None}}, "at '/volumes': missing property 'data'"),
         ({"networkPolicy": None}, "missing property 'networkPolicy'"),
@@ -175,32 +174,34 @@ async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values
 )
 def test_invalid_values_are_refused(helm: Helm, value: dict[str, Any], complaint: str) -> None:
     with pytest.raises(Failed) as failed:
-        helm("template", "labrats", CHART, values=value)
+        helm("template", "labrats", CHART, *PRODUCTION, values=value)
     assert complaint in str(failed.value)
 
 
 def test_names_of_all_objects_of_a_long_release_are_valid(helm: Helm) -> None:
-    rendered = objects(helm("template", "a" * 42, CHART))
+    rendered = objects(helm("template", "a" * 42, CHART, *PRODUCTION))
     assert max(len(each["metadata"]["name"]) for each in rendered if each["kind"] == "Service") == 63
 
 
 def test_a_release_name_that_is_too_long_is_refused(helm: Helm) -> None:
     with pytest.raises(Failed, match="labrats has 51 characters, and at most 50 are allowed: choose a shorter"):
-        helm("template", "a" * 43, CHART)
+        helm("template", "a" * 43, CHART, *PRODUCTION)
 
 
 def test_a_release_name_of_digits_is_a_text(helm: Helm) -> None:
-    rendered = objects(helm("template", "123", CHART))
+    rendered = objects(helm("template", "123", CHART, *PRODUCTION))
     assert {each["metadata"]["labels"]["app.kubernetes.io/instance"] for each in rendered} == {"123"}
 
 
 def test_a_priority_of_zero_is_that_of_controllers(helm: Helm) -> None:
-    rendered = objects(helm("template", "labrats", CHART, values={"controller": {"priorityClass": {"value": 0}}}))
+    rendered = objects(
+        helm("template", "labrats", CHART, *PRODUCTION, values={"controller": {"priorityClass": {"value": 0}}})
+    )
     assert [each["value"] for each in rendered if each["kind"] == "PriorityClass"] == [0]
 
 
 def test_values_reach_the_engine(helm: Helm) -> None:
-    rendered = objects(helm("template", "labrats", CHART, values=EVERYTHING))
+    rendered = objects(helm("template", "labrats", CHART, *PRODUCTION, values=EVERYTHING))
     pod = next(each for each in rendered if each["kind"] == "Deployment")["spec"]["template"]["spec"]
     container = pod["containers"][0]
     environment = {each["name"]: each.get("value") for each in container["env"]}
@@ -217,7 +218,9 @@ def test_values_reach_the_engine(helm: Helm) -> None:
 
 def test_secrets_are_written_by_the_api_only_if_enabled(helm: Helm) -> None:
     plain, enabled = (
-        environment_of(objects(helm("template", "labrats", CHART, values={"api": {"writeSecrets": value}})))
+        environment_of(
+            objects(helm("template", "labrats", CHART, *PRODUCTION, values={"api": {"writeSecrets": value}}))
+        )
         for value in (False, True)
     )
     assert ("LABRATS_WRITE_SECRETS" in plain, enabled["LABRATS_WRITE_SECRETS"]) == (False, "true")
@@ -225,7 +228,7 @@ def test_secrets_are_written_by_the_api_only_if_enabled(helm: Helm) -> None:
 
 def test_model_files_have_a_volume_only_if_enabled(helm: Helm) -> None:
     def claims(**models: Any) -> set[str]:
-        rendered = objects(helm("template", "labrats", CHART, values={"volumes": {"models": models}}))
+        rendered = objects(helm("template", "labrats", CHART, *PRODUCTION, values={"volumes": {"models": models}}))
         return {each["metadata"]["name"] for each in rendered if each["kind"] == "PersistentVolumeClaim"}
 
     assert claims() == {"labrats-data", "labrats-uploads"}
@@ -276,7 +279,9 @@ async def test_labelled_credentials_are_required_of_new_installations_only(
         deployment = {"metadata": {"name": "labrats-controller"}, "spec": spec}
         await api_client.request("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", encode(deployment))
 
-    rendered = helm("template", "labrats", CHART, "--namespace", namespace, "--dry-run=server", values=values)
+    rendered = helm(
+        "template", "labrats", CHART, *PRODUCTION, "--namespace", namespace, "--dry-run=server", values=values
+    )
 
     assert environment_of(objects(rendered))["LABRATS_LABELLED_CREDENTIALS"] == required
 
@@ -286,7 +291,7 @@ def test_allowed_images_include_the_default_executor_image(helm: Helm) -> None:
         "executor": {"images": ["example.com/special:1"], "image": {"repository": "example.com/usual", "tag": "2"}}
     }
 
-    rendered = objects(helm("template", "labrats", CHART, values=values))
+    rendered = objects(helm("template", "labrats", CHART, *PRODUCTION, values=values))
 
     assert environment_of(rendered)["LABRATS_EXECUTOR_IMAGES"] == "example.com/special:1,example.com/usual:2"
     assert "LABRATS_EXECUTOR_IMAGES" not in environment_of(objects(template()))
@@ -304,7 +309,7 @@ def test_api_writes_only_to_writable_volumes(helm: Helm) -> None:
 
 def test_publisher_gets_neither_uploads_nor_confidential_settings(helm: Helm) -> None:
     values = {"settingsSecret": "settings", "settings": {"NO_PROXY": "10.0.0.0/8"}}
-    rendered = objects(helm("template", "labrats", CHART, values=values))
+    rendered = objects(helm("template", "labrats", CHART, *PRODUCTION, values=values))
     pods = {part: find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]["spec"]
             for part in ("publisher", "controller")}  # fmt: skip
     publisher, controller = (pods[part]["containers"][0] for part in ("publisher", "controller"))
@@ -375,7 +380,7 @@ VALUES_OF = {"egress-proxy": "egressProxy"}
 
 
 def rendered_with(helm: Helm, **values: Any) -> list[dict[str, Any]]:
-    return objects(helm("template", "labrats", CHART, values=values))
+    return objects(helm("template", "labrats", CHART, *PRODUCTION, values=values))
 
 
 def find_object(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -514,7 +519,9 @@ def test_ingress_does_not_publish_metrics(helm: Helm) -> None:
 async def test_changed_settings_secret_rolls_out(helm: Helm, api_client: ApiClient, namespace: str) -> None:
     def checksums() -> set[str]:
         options = ("--namespace", namespace, "--dry-run=server")
-        rendered = objects(helm("template", "labrats", CHART, *options, values={"settingsSecret": "settings"}))
+        rendered = objects(
+            helm("template", "labrats", CHART, *PRODUCTION, *options, values={"settingsSecret": "settings"})
+        )
         pods = [each["spec"]["template"] for each in rendered if each["kind"] == "Deployment"]
         settings = [pod["metadata"].get("annotations", {}).get("checksum/settings") for pod in pods]
         assert len(settings) - settings.count(None) == 3  # the egress proxy has no settings

@@ -27,10 +27,78 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.executor.image.repository }}:{{ .Values.executor.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{/* The profile: from the values, else that of the installation in the cluster, else `small`. */}}
+{{- define "labrats.profile" -}}
+{{- $controller := printf "%s-controller" (include "labrats.name" .) }}
+{{- if .Values.profile }}
+{{- .Values.profile }}
+{{- else if not (or (lookup "v1" "ConfigMap" .Release.Namespace "kube-root-ca.crt") (lookup "v1" "Namespace" "" "kube-system")) }}
+{{- fail "without access to the cluster, the chart cannot see what is installed there: name the profile, such as --set profile=production for an installation by chart 0.2, or --set profile=small for a new one on one node" }}
+{{- else }}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace $controller }}
+{{- $known := get (.metadata.labels | default dict) "labrats.work/profile" }}
+{{- if $known }}
+{{- $known }}
+{{- else if lookup "admissionregistration.k8s.io/v1" "ValidatingAdmissionPolicy" "" (printf "labrats-leader-%s" $.Release.Namespace) }}
+{{- "production" }}
+{{- else }}
+{{- "replicated" }}
+{{- end }}
+{{- else }}
+{{- "small" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* true if the chart creates the fence and the policies; empty otherwise. */}}
+{{- define "labrats.fence" -}}
+{{- $enabled := .Values.fence.enabled }}
+{{- if ternary $enabled (eq (include "labrats.profile" .) "production") (kindIs "bool" $enabled) }}true{{ end }}
+{{- end }}
+
+{{/* The number of pods of a component, given (list . "api"). */}}
+{{- define "labrats.replicas" -}}
+{{- $replicas := (index (index . 0).Values (index . 1)).replicas }}
+{{- if kindIs "invalid" $replicas }}
+{{- ternary 1 2 (eq (include "labrats.profile" (index . 0)) "small") }}
+{{- else }}
+{{- $replicas }}
+{{- end }}
+{{- end }}
+
 {{/* The claim name of a volume, given (list . "data"). */}}
 {{- define "labrats.claim" -}}
 {{- $volume := index (index . 0).Values.volumes (index . 1) -}}
 {{ $volume.existingClaim | default (printf "%s-%s" (include "labrats.name" (index . 0)) (index . 1)) }}
+{{- end }}
+
+{{/* The access mode of a volume, given (list . "data"): from the values, else of the claim in the cluster, else of the profile. */}}
+{{- define "labrats.accessMode" -}}
+{{- $root := index . 0 }}
+{{- $claim := include "labrats.claim" . }}
+{{- $mode := (index $root.Values.volumes (index . 1)).accessMode }}
+{{- if not $mode }}
+{{- with lookup "v1" "PersistentVolumeClaim" $root.Release.Namespace $claim }}
+{{- $mode = first .spec.accessModes }}
+{{- end }}
+{{- end }}
+{{- $mode | default (ternary "ReadWriteOnce" "ReadWriteMany" (eq (include "labrats.profile" $root) "small")) }}
+{{- end }}
+
+{{/* The affinity of pods that mount volumes which one node at a time can mount: the node of the engine's pods. Empty otherwise. */}}
+{{- define "labrats.volumeAffinity" -}}
+{{- $modes := list (include "labrats.accessMode" (list . "data")) (include "labrats.accessMode" (list . "uploads")) }}
+{{- if has "ReadWriteOnce" $modes }}
+podAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          app.kubernetes.io/name: labrats
+          app.kubernetes.io/instance: {{ .Release.Name | quote }}
+        matchExpressions:
+          - {key: app.kubernetes.io/component, operator: In, values: [api, controller, publisher]}
+{{- end }}
 {{- end }}
 
 {{/* The placement of a component's pods, as fields of a pod's spec, given its values. */}}
@@ -48,7 +116,13 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $secrets := list }}
 {{- range (index . 0).Values.imagePullSecrets }}{{ $secrets = append $secrets (dict "name" .) }}{{ end }}
 {{- $pulled := ternary (dict "imagePullSecrets" $secrets) dict (not (empty $secrets)) }}
-{{- merge dict ($values.pod | default dict) (fromJson (include "labrats.placement" $values)) $pulled | toJson }}
+{{- $node := dict }}
+{{- if eq (index . 1) "executor" }}
+{{- with fromYaml (include "labrats.volumeAffinity" (index . 0)) }}{{ $node = dict "affinity" . }}{{ end }}
+{{- end }}
+{{- $placement := fromJson (include "labrats.placement" $values) }}
+{{- if not $placement.affinity }}{{ $placement = merge dict $placement $node }}{{ end }}
+{{- merge dict ($values.pod | default dict) $placement $pulled | toJson }}
 {{- end }}
 
 {{/* The RuntimeClass of jobs with the isolation `vm`; empty if there is no such level. */}}
@@ -74,7 +148,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* The PriorityClass that the chart creates for controllers; empty if it creates none. */}}
 {{- define "labrats.priorityClass" -}}
 {{- $class := .Values.controller.priorityClass | default dict }}
-{{- $create := ternary $class.create .Values.fence.enabled (kindIs "bool" $class.create) }}
+{{- $create := ternary $class.create (ne (include "labrats.fence" .) "") (kindIs "bool" $class.create) }}
 {{- if and $create (not .Values.controller.priorityClassName) }}{{ include "labrats.name" . }}-controller-{{ .Release.Namespace }}{{ end }}
 {{- end }}
 
@@ -92,8 +166,9 @@ metadata:
   labels:
     {{- include "labrats.labels" . | nindent 4 }}
     app.kubernetes.io/component: {{ $part }}
+    labrats.work/profile: {{ include "labrats.profile" . }}
 spec:
-  replicas: {{ $values.replicas }}
+  replicas: {{ include "labrats.replicas" (list . $part) }}
   selector:
     matchLabels:
       {{- include "labrats.selector" (list . $part) | nindent 6 }}
@@ -139,6 +214,9 @@ spec:
         {{- with $placement.affinity }}
         {{- toYaml . | nindent 8 }}
         {{- else }}
+        {{- with include "labrats.volumeAffinity" $root }}
+        {{- . | trim | nindent 8 }}
+        {{- else }}
         podAntiAffinity:
           preferredDuringSchedulingIgnoredDuringExecution:
             - weight: 100
@@ -146,7 +224,8 @@ spec:
                 topologyKey: kubernetes.io/hostname
                 labelSelector:
                   matchLabels:
-                    {{- include "labrats.selector" (list . $part) | nindent 20 }}
+                    {{- include "labrats.selector" (list $root $part) | nindent 20 }}
+        {{- end }}
         {{- end }}
       containers:
         - name: {{ $part }}
