@@ -85,7 +85,7 @@ def test_affinity_in_the_values_replaces_that_of_the_volume(helm: Helm) -> None:
 
 
 def test_unknown_profile_is_refused(helm: Helm) -> None:
-    with pytest.raises(Failed, match="value must be one of .*'small', 'replicated', 'production'"):
+    with pytest.raises(Failed, match=r"value must be one of .*'small', 'replicated', 'production'"):
         helm("template", "labrats", CHART, values={"profile": "large"})
 
 
