@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,8 @@ class Product:
 
     @property
     def image(self) -> str:
-        return f"{self._repository}:{_digest([f'docker/{self.folder}', 'docker/gather', *self.sources])}"
+        built_with = (f"docker/{self.folder}", "docker/gather", "docker/install-wheels")
+        return f"{self._repository}:{_digest([*built_with, *self.sources])}"
 
     @property
     def image_variable(self) -> str:
@@ -127,7 +128,7 @@ def engine_image(cluster: Cluster | None) -> str:
     return ENGINE.on(cluster)
 
 
-def _digest(places: list[str]) -> str:
+def _digest(places: Iterable[str]) -> str:
     """Return a digest of the files at `places`."""
     digest = hashlib.sha256()
     for place in places:
