@@ -361,6 +361,7 @@ async def create_services(
     signer = Signer(secret)
     clock = SystemClock()
     catalog, job_index = Catalog(), JobIndex(settings.data_dir / "index.db" if settings.backend == "embedded" else None)
+    forge = GitHubForge(settings, clock, metrics)
     return Services(
         store=store,
         runner=runner,
@@ -378,7 +379,8 @@ async def create_services(
         model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,
         signing_secrets=signing_secrets(settings, store),
-        forge=GitHubForge(settings, clock, metrics),
+        forge=forge,
+        forge_setup=forge.setup(),
     )
 
 

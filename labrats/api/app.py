@@ -24,6 +24,7 @@ from labrats.api.routes import (
     deliveries,
     docs,
     events,
+    github,
     health,
     instructions,
     job_attempts,
@@ -50,7 +51,7 @@ from labrats.metrics import Metrics
 MODULES: Final = (
     health, docs, changes, bulk, jobs, job_events, job_texts, job_report, job_attempts, agents, instructions, events,
     config, pause, ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks,
-    webhook_sources, deliveries, model_files,
+    webhook_sources, deliveries, model_files, github,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

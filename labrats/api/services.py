@@ -32,7 +32,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.delivery_log import DeliveryLog
 from labrats.intake.event_intake import EventIntake
-from labrats.intake.forge import Forge
+from labrats.intake.forge import Forge, ForgeSetup
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.signing_secrets import SigningSecrets
 from labrats.intake.stored_jobs import StoredJobs
@@ -62,6 +62,7 @@ class Services:
     metrics: Metrics
     signing_secrets: SigningSecrets
     forge: Forge
+    forge_setup: ForgeSetup
     immediate_starts: ImmediateStarts = field(default_factory=ImmediateStarts)
     """Connects `admission` with the controller of this process."""
     openid_provider: OpenIdProvider | None = None

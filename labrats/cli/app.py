@@ -17,6 +17,7 @@ from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
 from labrats.cli.backup import backup_command, restore_command
 from labrats.cli.connect import connect_app
+from labrats.cli.connect_github import github
 from labrats.cli.doctor import doctor_command
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.errors import EXIT_CODES_HELP, CommandError, ExitCode
@@ -36,6 +37,8 @@ _JOBS: Final = Group("Jobs", sort_key=1)
 _RESOURCES: Final = Group("Resources", sort_key=2)
 _SET_UP: Final = Group("Set-up", sort_key=3)
 _ENGINE: Final = Group("Engine", sort_key=4)
+
+connect_app.command(github)
 
 
 def build_app(engine: EngineCommands) -> App:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from labrats.cli.client import Client
 
 connect_app: Final = App(
-    name="connect", help="Connect a provider: store its credentials, create its model, and run a first job."
+    name="connect",
+    help="Connect a provider or GitHub: store the credentials, and run a first job, or read the first events.",
 )
 
 _KINDS: Final[Mapping[str, str]] = {
@@ -141,7 +142,7 @@ def local(
     """
     if provider not in LOCAL_PROVIDERS:
         raise CommandError(f"--provider must be one of {', '.join(LOCAL_PROVIDERS)}, not {provider}", ExitCode.USAGE)
-    key = Credential("OPENAI_API_KEY", _read(key_file), key_file) if key_file else None
+    key = Credential("OPENAI_API_KEY", read_key_file(key_file), key_file) if key_file else None
     base, names = _models_of(url, key)
     chosen = _choose(names, model, base)
     with options.connect() as client:
@@ -244,7 +245,7 @@ def _cost_sentence(cost: float | None, secret: str) -> str:
 def _credential(provider: str, key_file: str | None) -> Credential | None:
     """Return the credential in the file or in the environment; None without one."""
     if key_file:
-        return _classified(provider, _read(key_file), "standard input" if key_file == "-" else key_file)
+        return _classified(provider, read_key_file(key_file), "standard input" if key_file == "-" else key_file)
     for name in provider_spec(provider).keys:
         if value := os.environ.get(name):
             return Credential(name, value, "the environment")
@@ -275,7 +276,7 @@ def _classified(provider: str, value: str, origin: str) -> Credential:
     return Credential(key, value, origin)
 
 
-def _read(key_file: str) -> str:
+def read_key_file(key_file: str) -> str:
     """Return the text of the file, without spaces around it. Raises CommandError."""
     try:
         value = (sys.stdin.read() if key_file == "-" else Path(key_file).read_text(encoding="utf-8")).strip()

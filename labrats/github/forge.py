@@ -23,6 +23,7 @@ from labrats.github.reports.preview import preview_of
 from labrats.github.reports.reported_job import reported_job
 from labrats.github.requests.loop import ThreadRequests
 from labrats.github.requests.thread_jobs import ThreadJobs
+from labrats.github.setup import GitHubSetup
 from labrats.github.source_logins import SourceLogins
 from labrats.index.catalog import Catalog
 from labrats.intake.events import IncomingEvent
@@ -45,6 +46,9 @@ class GitHubForge(Forge):
 
     def tokens(self, store: Store) -> RepositoryTokens:
         return RepositoryTokens(store, self._app, labelled_only=self.settings.labelled_credentials)
+
+    def setup(self) -> GitHubSetup:
+        return GitHubSetup(self._app)
 
     def thread_event(
         self, event: IncomingEvent, source: WebhookSource, catalog: Catalog, fingerprint: str

@@ -10,6 +10,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.events import IncomingEvent
 from labrats.intake.stored_jobs import StoredJobs
+from labrats.model.errors import LabratsError
 from labrats.model.job import Job
 from labrats.model.thread_requests import ThreadAction, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
@@ -61,6 +62,25 @@ class EventTaker(Protocol):
 
         fingerprint: the same for the same event, see `fingerprint_of_polled`.
         """
+
+
+class RefusedByForge(LabratsError):
+    """The forge refuses a step of the set-up. Its text is a sentence for people, with the next step."""
+
+
+@dataclass(frozen=True)
+class CheckedToken:
+    """A personal token that works. login: of its owner. repositories: their full names at the forge."""
+
+    login: str
+    repositories: Sequence[str]
+
+
+class ForgeSetup(Protocol):
+    """Connects repositories of the forge. Each method raises RefusedByForge, RetryLater."""
+
+    async def check_token(self, token: str, repositories: Sequence[str]) -> CheckedToken:
+        """Check that a personal token may read the events of the repositories, and that its owner may write there."""
 
 
 @dataclass(frozen=True)

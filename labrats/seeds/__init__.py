@@ -93,6 +93,13 @@ def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
     return [_agent(name, trigger) for name, trigger in _TRIGGERS.items()]
 
 
+def github_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
+    """Return the default agents that GitHub's events start, with the instructions that they name."""
+    return [
+        each for each in default_agents() if any(trigger.source == "github" for trigger in each[0].spec.event_triggers)
+    ]
+
+
 def has_former_triggers(agent: AiAgent) -> bool:
     """Return whether an agent has the triggers of the default agent of an earlier version, unchanged."""
     return agent.name == "ai-reviewer" and agent.spec.event_triggers == (_FORMER_REVIEWER,)

@@ -36,6 +36,9 @@ from tests.fakes.store import MemoryStore
 from tests.support.controllers import a_controller
 
 KEYS = {"user": "test-key-of-a-user", "other": "test-key-of-another", "admin": "test-key-of-the-admin"}
+CLOSED_PORT = 9
+"""A port where no GitHub listens."""
+
 SESSION_SECRET = "test-secret-of-the-sessions-of-a-test"
 USER = User("user-of-a-test", "Ada", "ada@example.com")
 
@@ -84,7 +87,13 @@ async def api_in_memory(
         catalog, metrics = Catalog(), Metrics()
         allowed = settings.get("outbound_allowed_cidrs", ())
         model_files = LocalModelFiles(ModelFolder(folder / "models", OutboundClient(allowed), 2**26), clock)
-        engine_settings = EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings)
+        usual: dict[str, Any] = {
+            "data_dir": folder,
+            "allowed_hosts": ("engine.test",),
+            "github_api_url": f"http://127.0.0.1:{CLOSED_PORT}",
+        }
+        engine_settings = EngineSettings(**usual | settings)
+        forge = GitHubForge(engine_settings, clock, metrics)
         services = Services(
             store=store,
             runner=MemoryRunner(store, machine),
@@ -100,7 +109,8 @@ async def api_in_memory(
             model_file_scans=ModelFileScans(model_files, clock),
             metrics=metrics,
             signing_secrets=StoredSecrets(store),
-            forge=GitHubForge(engine_settings, clock, metrics),
+            forge=forge,
+            forge_setup=forge.setup(),
         )
         controller = a_controller(store, services.runner, catalog, clock, services.settings, metrics)
         followers = (services.job_index, services.catalog, services.api_keys, services.sessions)

@@ -1594,6 +1594,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/github/connection": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Connect repositories on GitHub
+         * @description Check a personal token, store it, and read the events of the repositories from then on (mode `poll`).
+         *
+         *     A source of the type `github` that exists is changed. The default agents are added if none listens to GitHub.
+         */
+        post: operations["connectGithub"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -3640,6 +3662,77 @@ export interface components {
              * @example true
              */
             configured: boolean;
+        };
+        /**
+         * GitHubConnectionBody
+         * @description The repositories to connect, and the credentials for them.
+         * @example {
+         *       "repositories": [
+         *         "octocat/hello-world"
+         *       ],
+         *       "token": "the-personal-token"
+         *     }
+         */
+        GitHubConnectionBody: {
+            /**
+             * Token
+             * @description A personal token of GitHub. It is stored in a Secret, and never shown.
+             */
+            token: string;
+            /**
+             * Repositories
+             * @description They are added to those that are connected already with the same Secret.
+             * @example [
+             *       "octocat/hello-world"
+             *     ]
+             */
+            repositories: string[];
+        };
+        /**
+         * GitHubConnectionView
+         * @description A webhook source that receives the events of repositories on GitHub.
+         */
+        GitHubConnectionView: {
+            /**
+             * Source
+             * @description The name of the WebhookSource.
+             * @example github
+             */
+            source: string;
+            /**
+             * Secret
+             * @description The name of the Secret with the credentials.
+             * @example github-token
+             */
+            secret: string;
+            /**
+             * Login
+             * @description The account that writes on GitHub.
+             * @example octocat
+             */
+            login: string;
+            /**
+             * Repositories
+             * @example [
+             *       "octocat/hello-world"
+             *     ]
+             */
+            repositories: string[];
+            /**
+             * Mode
+             * @example poll
+             */
+            mode: string;
+            /**
+             * Seeded
+             * @description The number of added default agents: none if an agent listens to GitHub already.
+             */
+            seeded: number;
+            /**
+             * Drawback
+             * @description What is lost compared with a GitHub App; null with one.
+             */
+            drawback: string | null;
         };
         /**
          * Ingested
@@ -21621,6 +21714,192 @@ export interface operations {
                      * @example {
                      *       "error": "this installation has no volume for model files",
                      *       "code": "not_implemented"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    connectGithub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "token": "the-personal-token",
+                 *       "repositories": [
+                 *         "octocat/hello-world"
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["GitHubConnectionBody"];
+            };
+        };
+        responses: {
+            /** @description The connection */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "source": "github",
+                     *       "secret": "github-token",
+                     *       "login": "octocat",
+                     *       "repositories": [
+                     *         "octocat/hello-world"
+                     *       ],
+                     *       "mode": "poll",
+                     *       "seeded": 1,
+                     *       "drawback": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GitHubConnectionView"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The name is taken, or the resource has changed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is already a key named 'ci'",
+                     *       "code": "conflict"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

@@ -110,6 +110,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/secrets
         PUT    /api/secrets/{}
         DELETE /api/secrets/{}
+        POST   /api/github/connection
         GET    /api/system
         GET    /api/uploads
         POST   /api/uploads

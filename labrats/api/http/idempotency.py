@@ -12,7 +12,7 @@ from fastapi import Header
 from pydantic import BaseModel, StringConstraints
 
 from labrats.api.http.errors import ApiError
-from labrats.api.schemas.patterns import IDEMPOTENCY_KEY
+from labrats.api.schemas.patterns import PRINTABLE
 from labrats.intake.job_names import NAME_TRIES, JobNames, random_names
 from labrats.model.errors import Problem
 from labrats.model.record import Metadata, Resource
@@ -26,7 +26,7 @@ KEY_HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
 
 IdempotencyKey = Annotated[
-    Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=IDEMPOTENCY_KEY)] | None,
+    Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)] | None,
     Header(
         alias=KEY_HEADER,
         description="The same key and body gives the first answer again. The request is carried out once.",

@@ -338,9 +338,14 @@ async def get_agent_by_trigger_name(
 )
 async def seed_agents(request: Request) -> Response:
     """Add the missing default agents and their missing instructions. Existing ones are not changed."""
-    services, seeded = services_of(request), 0
+    return json_response({"seeded": await add_agents(services_of(request), default_agents())})
+
+
+async def add_agents(services: Services, agents: Sequence[tuple[AiAgent, Sequence[AiInstruction]]]) -> int:
+    """Add the missing ones of the agents with their missing instructions, and return the number of added agents."""
+    added = 0
     async with services.catalog.changing:
-        for agent, instructions in default_agents():
+        for agent, instructions in agents:
             exists = (
                 services.catalog.agent(agent.name) or agent.spec.trigger_name in services.catalog.agents_by_trigger_name
             )
@@ -349,8 +354,8 @@ async def seed_agents(request: Request) -> Response:
             for instruction in instructions:
                 if services.catalog.instruction(instruction.name) is None:
                     await _add(services, instruction)
-            seeded += await _add(services, agent)
-    return json_response({"seeded": seeded})
+            added += await _add(services, agent)
+    return added
 
 
 @router.get("/api/agents/{name}", responses=answers(200, AgentView, "The agent", 404), summary="Get an agent")

@@ -94,8 +94,17 @@ async def put_secret(request: Request, name: SecretName, body: SecretBody) -> Re
     """
     services = services_of(request)
     command = f"kubectl create secret generic {name} {' '.join(f'--from-file={key}=FILE' for key in body.values)}"
-    _check_allowed(request, f"{command} && {label_command(name)}")
+    check_secrets_allowed(request, f"{command} && {label_command(name)}")
     values = {key: text.get_secret_value() for key, text in body.values.items()}
+
+    return json_response(
+        _view(await write_secret(request, name, values), labelled_only=services.settings.labelled_credentials)
+    )
+
+
+async def write_secret(request: Request, name: str, values: dict[str, str]) -> Secret:
+    """Set keys of a Secret for jobs, after `check_secrets_allowed`. Raises AccessDenied, TooLarge."""
+    services = services_of(request)
 
     async def read() -> Secret:
         try:
@@ -111,7 +120,7 @@ async def put_secret(request: Request, name: SecretName, body: SecretBody) -> Re
 
     _, written = await compare_and_set(services.store, read, merged)
     log.info("secret written", secret=name, keys=sorted(values), by=caller_of(request).id)
-    return json_response(_view(written, labelled_only=services.settings.labelled_credentials))
+    return written
 
 
 @router.delete(
@@ -123,7 +132,7 @@ async def put_secret(request: Request, name: SecretName, body: SecretBody) -> Re
 async def delete_secret(request: Request, name: StoredName) -> Response:
     """Delete a Secret that no model, webhook source or agent names."""
     services = services_of(request)
-    _check_allowed(request, f"kubectl delete secret {name}")
+    check_secrets_allowed(request, f"kubectl delete secret {name}")
     secret = _checked(await get_resource(services, Secret, name), services)
     models, catalog = await services.store.list(AiModel), services.catalog
     if users := list(users_of_secret(name, models, catalog.webhook_sources, catalog.agents)):
@@ -133,7 +142,7 @@ async def delete_secret(request: Request, name: StoredName) -> Response:
     return Response(status_code=204)
 
 
-def _check_allowed(request: Request, command: str) -> None:
+def check_secrets_allowed(request: Request, command: str) -> None:
     """Raise ApiError where Secrets are not written through the API, or for an unencrypted request.
 
     command: for an administrator of the cluster instead.

@@ -12,7 +12,7 @@ _NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
 ONE_LINE: Final = r"^[^\x00-\x1f\x7f]+$"
 NAME: Final = rf"^{_NAME_PART}(\.{_NAME_PART})*$"
 GIT_REF: Final = rf"^[^{_NOT_IN_REFS}/-][^{_NOT_IN_REFS}]*$"
-IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]+$"
+PRINTABLE: Final = r"^[\x21-\x7e]+$"
 DATA_KEY: Final = r"^[-._a-zA-Z0-9]{1,253}$"
 REPOSITORY: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 URL_PATH: Final = r"^/[A-Za-z0-9._~/-]*$"
@@ -35,7 +35,7 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     ONE_LINE: "must be one line, without control characters",
     NAME: "must be lower-case letters and digits, with dashes and single dots only between them",
     GIT_REF: "must be a valid name of a git branch, tag or commit",
-    IDEMPOTENCY_KEY: "must be printable ASCII characters without spaces",
+    PRINTABLE: "must be printable ASCII characters without spaces",
     DATA_KEY: "must be 1 to 253 letters, digits, dashes, dots or underscores",
     REPOSITORY: "must be the name of a repository, such as octocat/hello-world",
     URL_PATH: "must begin with a slash, followed by letters, digits and the characters . _ ~ / -",

@@ -38,6 +38,8 @@ _MIN_RETRY_SECONDS: Final = 10.0
 LIMIT_SECONDS: Final = 60.0
 _MAX_RETRY_SECONDS: Final = 3600.0
 
+_HEADERS: Final = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+
 PermanentErrors = Mapping[int, str]
 """Status codes that a retry does not change, with what they mean."""
 
@@ -123,11 +125,16 @@ class GitHub:
         self._installations: dict[tuple[str, str], int] = {}
         """Ids of installations by the App's id and the repository."""
 
+    @property
+    def web_url(self) -> str:
+        """The address of its pages, such as https://github.com."""
+        api = urlsplit(self._api_url)
+        return f"{api.scheme}://{api.netloc.removeprefix('api.')}"
+
     def is_host_of(self, clone_url: str) -> bool:
         """Return whether a repository is on this GitHub. Its tokens are sent to no other host, and to no other port."""
-        api, clone = urlsplit(self._api_url), urlsplit(clone_url)
-        is_same_host = clone.hostname == (api.hostname or "").removeprefix("api.")
-        return is_same_host and (clone.scheme, clone.port) == (api.scheme, api.port)
+        own, clone = urlsplit(self.web_url), urlsplit(clone_url)
+        return (clone.scheme, clone.hostname, clone.port) == (own.scheme, own.hostname, own.port)
 
     async def token_for(
         self, repository: str, credentials: Mapping[str, str], permissions: Mapping[str, str] = CLONE
@@ -207,7 +214,7 @@ class GitHub:
             query: dict[str, str] = {"per_page": str(_PAGE)}
             while len(found) < MAX_DELIVERIES:
                 response = await self._send(client, "GET", "/app/hook/deliveries", _HOOK_ERRORS, params=query)
-                page = _read(response, list[HookDelivery])
+                page = read_answer(response, list[HookDelivery])
                 found += (each for each in page if each.delivered_at >= since)
                 cursor = _cursor(response)
                 if cursor is None or not page or page[-1].delivered_at < since:
@@ -223,11 +230,15 @@ class GitHub:
 
     def _client(self, credentials: Mapping[str, str]) -> httpx2.AsyncClient:
         """Return a client that authenticates as the App. Raises GiveUp for credentials of another kind."""
-        headers = self._headers(credentials)
+        return self.client(self._jwt(credentials))
+
+    def client(self, token: str) -> httpx2.AsyncClient:
+        """Return a client that authenticates by a token."""
+        headers = _HEADERS | {"Authorization": f"Bearer {token}"}
         return httpx2.AsyncClient(base_url=self._api_url, headers=headers, timeout=ANSWER_SECONDS, verify=system_tls())
 
-    def _headers(self, credentials: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers with the App's JWT. Raises GiveUp for credentials of another kind."""
+    def _jwt(self, credentials: Mapping[str, str]) -> str:
+        """Return a JWT of the App. Raises GiveUp for credentials of another kind."""
         from cryptography.exceptions import UnsupportedAlgorithm  # on first use, as these are large
         from joserfc import jwt
         from joserfc.errors import JoseError
@@ -243,15 +254,10 @@ class GitHub:
             "exp": int((now + _JWT_LIFETIME).timestamp()),
         }
         try:
-            token = jwt.encode({"alg": "RS256"}, claims, RSAKey.import_key(key))
+            return jwt.encode({"alg": "RS256"}, claims, RSAKey.import_key(key))
         except (JoseError, ValueError, TypeError, UnsupportedAlgorithm):
             reason = f"the `{PRIVATE_KEY}` is not an RSA key in PEM without a passphrase"
             raise _give_up(reason) from None  # the cause may contain the key
-        return {
-            "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {token}",
-            "X-GitHub-Api-Version": "2022-11-28",
-        }
 
     async def _ask(
         self,
@@ -262,26 +268,34 @@ class GitHub:
         permanent: PermanentErrors,
         body: Any = None,
     ) -> T:
-        return _read(await self._send(client, method, path, permanent, json=body), kind)
+        return read_answer(await self._send(client, method, path, permanent, json=body), kind)
 
     async def _send(
         self, client: httpx2.AsyncClient, method: str, path: str, permanent: PermanentErrors, **options: Any
     ) -> httpx2.Response:
         """Return the response. Raises GiveUp for a status in `permanent`, RetryLater for any other failure."""
-        self.pause.check()
-        try:
-            response = await client.request(method, path, **options)
-        except httpx2.HTTPError as error:
-            problem = f"GitHub is unreachable: {type(error).__name__}"
-            raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
+        response = await self.request(client, method, path, **options)
         if response.is_success:
             return response
         if reason := permanent.get(response.status_code) or _lasting_problem(response):
             raise _give_up(reason, response.status_code)
+        raise self.later(response)
+
+    async def request(self, client: httpx2.AsyncClient, method: str, path: str, **options: Any) -> httpx2.Response:
+        """Return the response with any status. Raises RetryLater if there is none."""
+        self.pause.check()
+        try:
+            return await client.request(method, path, **options)
+        except httpx2.HTTPError as error:
+            problem = f"GitHub is unreachable: {type(error).__name__}"
+            raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
+
+    def later(self, response: httpx2.Response) -> RetryLater:
+        """Return the error for a request that is to be sent again, and keep a pause that GitHub asks for."""
         delay = retry_seconds(response, self._clock.now())
         if "Retry-After" in response.headers:
             self.pause.begin(delay)
-        raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
+        return RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
 
 
 def _lasting_problem(response: httpx2.Response) -> str | None:
@@ -295,7 +309,7 @@ def _lasting_problem(response: httpx2.Response) -> str | None:
     return None
 
 
-def _read(response: httpx2.Response, kind: type[T]) -> T:
+def read_answer(response: httpx2.Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -138,6 +138,7 @@ class Repository:
     events:         of issues.   activity: pushes, as `push` records them.
     logs:           of the jobs of GitHub Actions, by the id of their check run.
     has_issues:     False: its issues are turned off.
+    scopes:         of the classic tokens that ask for it; None: they are fine-grained.
     """
 
     id: int
@@ -149,6 +150,8 @@ class Repository:
     fork_of: "Repository | None" = None
     has_issues: bool = True
     homepage: str | None = None
+    archived: bool = False
+    scopes: str | None = None
     collaborators: set[str] = field(default_factory=lambda: {"octo", "reviewer"})
     labels: dict[str, Json] = field(default_factory=dict)
     issues: dict[int, Issue] = field(default_factory=dict)
@@ -291,7 +294,7 @@ class Repository:
             "default_branch": self.git.git("symbolic-ref", "--short", "HEAD"),
             "has_issues": self.has_issues,
             "homepage": self.homepage,
-            "archived": False,
+            "archived": self.archived,
         }
         return shown | ({"parent": {"full_name": self.fork_of.name, "id": self.fork_of.id}} if self.fork_of else {})
 

@@ -10,7 +10,10 @@ from tests.support.github.state import Repository
 @route("GET /repos/{owner}/{repo}", "metadata:read")
 def get_repository(world: World, call: Call) -> Answer:
     rights = {"pull": call.actor.may("contents:read"), "push": call.actor.may("contents:write"), "admin": False}
-    return 200, world.repository_of(call).as_json() | {"permissions": rights}
+    repository = world.repository_of(call)
+    if repository.scopes is not None:
+        call.headers["X-OAuth-Scopes"] = repository.scopes
+    return 200, repository.as_json() | {"permissions": rights}
 
 
 @route("GET /repos/{owner}/{repo}/activity", "contents:read")
