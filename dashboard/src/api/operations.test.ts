@@ -13,6 +13,7 @@ const NOT_CALLED: Readonly<Record<string, string>> = {
     'the list of agents is loaded for other reasons, and has the trigger names',
   'PUT /api/secrets/{name}': 'for programs: no page asks for a secret',
   'DELETE /api/secrets/{name}': 'for programs: no page asks for a secret',
+  'POST /api/github/connection': 'for the command line: labrats connect github',
   'GET /api/stats': 'the facets of jobs have the same counts, with filters',
   'GET /api/config/sources': 'a stub for old front ends',
   'GET /api/config/sources/{source}': 'a stub for old front ends',
