@@ -106,13 +106,13 @@ clean: ## Remove installed dependencies and caches; data stays
 
 .venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
 	@echo "Installing the dependencies of the engine into .venv ..."
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	@LABRATS_DASHBOARD=skip $(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/runtime
 	@echo "Installing the dependencies of the tests into .venv ..."
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
 
 .venv/sandbox: | .venv/bin/python

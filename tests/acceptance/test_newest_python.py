@@ -56,7 +56,7 @@ def programs(newest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     subprocess.run([newest_python, "-m", "venv", folder], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "-q", "install"]
     for requirements in ("requirements.txt", "requirements-dev.txt"):
-        subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / requirements)], check=True)
+        subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(ROOT / requirements)], check=True)
     editable = [*pip, "--no-deps", "-e", str(ROOT)]
     subprocess.run(editable, check=True, env=os.environ | {"LABRATS_DASHBOARD": "skip"})
     return folder / "bin"
