@@ -1,6 +1,6 @@
 """The condition `Reports` of webhook sources: whether their App may do what the reports and agents need."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -9,6 +9,7 @@ from labrats.github.client.app import App
 from labrats.github.source_loop import for_each_source
 from labrats.index.catalog import Catalog
 from labrats.index.source_conditions import app_credentials, store_condition
+from labrats.model.agent import AiAgent
 from labrats.model.condition import Condition, condition_factory
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.report import CommentMode, Report
@@ -64,7 +65,7 @@ class ReportRights:
 
     async def _condition(self, source: WebhookSource) -> Condition | None:
         """Return the condition of a source; None if it has no App, or nothing is reported."""
-        needed = dict(needed_rights(source, self._catalog))
+        needed = dict(needed_rights(self._catalog.agents, source))
         if not needed or (credentials := await app_credentials(self._store, source)) is None:
             return None
         known = await self._rights(source, credentials)
@@ -80,7 +81,7 @@ class ReportRights:
         if lacking:
             message = f"the App lacks the permissions {', '.join(lacking)}, which reports and agents need"
             return report(REPORTS, False, "PermissionsMissing", message)
-        unheard = sorted(events_of(self._catalog) - set(known.app.events))
+        unheard = sorted(events_of(self._catalog.agents) - set(known.app.events))
         if unheard and not source.spec.polls:
             message = f"the App does not subscribe to the events {', '.join(unheard)}, to which agents listen"
             return report(REPORTS, False, "EventsMissing", message)
@@ -101,12 +102,10 @@ class ReportRights:
         return known
 
 
-def needed_rights(source: WebhookSource, catalog: Catalog) -> Iterator[tuple[str, str]]:
+def needed_rights(agents: Iterable[AiAgent], source: WebhookSource | None = None) -> Iterator[tuple[str, str]]:
     """Yield the permissions that the reports of a source's jobs need, as GitHub names them. A later one is no less."""
-    triggers = [
-        (agent, each) for agent in catalog.agents for each in agent.spec.event_triggers if each.source == GITHUB
-    ]
-    layers = [source.spec.report, *(override.report for override in source.spec.repo_overrides.values())]
+    triggers = [(agent, each) for agent in agents for each in agent.spec.event_triggers if each.source == GITHUB]
+    layers = [source.spec.report, *(each.report for each in source.spec.repo_overrides.values())] if source else []
     layers += [layer for agent, trigger in triggers for layer in (agent.spec.report, trigger.report)]
     if any(trigger.ci_loop for _, trigger in triggers):
         yield from (("actions", "read"), ("checks", "read"))
@@ -125,9 +124,9 @@ def _rights_for(report: Report) -> Iterator[tuple[str, str]]:
         yield from (("contents", "write"), ("pull_requests", "write"))
 
 
-def events_of(catalog: Catalog) -> set[str]:
+def events_of(agents: Iterable[AiAgent]) -> set[str]:
     """Return the events of GitHub, without actions and globs, to which enabled triggers listen."""
-    triggers = (each for agent in catalog.agents if agent.spec.enabled for each in agent.spec.event_triggers)
+    triggers = (each for agent in agents if agent.spec.enabled for each in agent.spec.event_triggers)
     names = {
         name.partition(".")[0] for each in triggers if each.enabled and each.source == GITHUB for name in each.events
     }

@@ -1,6 +1,6 @@
 """The port to the forge with the repositories of jobs. `labrats/github` fulfils it, and only `compose` names that."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -10,6 +10,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.events import IncomingEvent
 from labrats.intake.stored_jobs import StoredJobs
+from labrats.model.agent import AiAgent
 from labrats.model.errors import LabratsError
 from labrats.model.job import Job
 from labrats.model.thread_requests import ThreadAction, ThreadRequest
@@ -69,18 +70,75 @@ class RefusedByForge(LabratsError):
 
 
 @dataclass(frozen=True)
-class CheckedToken:
-    """A personal token that works. login: of its owner. repositories: their full names at the forge."""
+class CheckedCredentials:
+    """Credentials that work.
+
+    login:        of the account that writes with them. repositories: their full names at the forge.
+    has_webhook:  true for those of an App that delivers events.
+    """
 
     login: str
     repositories: Sequence[str]
+    has_webhook: bool = False
+
+
+@dataclass(frozen=True)
+class AppForm:
+    """A form that a browser sends to the forge, by which a person creates an App.
+
+    address: to which it is sent. manifest: its only field, as JSON. state: that the forge gives back with the code.
+    """
+
+    address: str
+    manifest: Mapping[str, Any]
+    state: str
+
+
+@dataclass(frozen=True)
+class AppAccess:
+    """An App, and what it can work with.
+
+    login:        of the account that it writes with. install_url: of the page that installs it.
+    repositories: full names. suspended: the accounts whose installation is suspended.
+    """
+
+    login: str
+    install_url: str
+    repositories: Sequence[str]
+    suspended: Sequence[str]
+
+
+@dataclass(frozen=True)
+class NewApp:
+    """An App that was just created. credentials: by the keys of their Secret."""
+
+    app: AppAccess
+    credentials: Mapping[str, str]
 
 
 class ForgeSetup(Protocol):
     """Connects repositories of the forge. Each method raises RefusedByForge, RetryLater."""
 
-    async def check_token(self, token: str, repositories: Sequence[str]) -> CheckedToken:
+    async def check_token(self, token: str, repositories: Sequence[str]) -> CheckedCredentials:
         """Check that a personal token may read the events of the repositories, and that its owner may write there."""
+
+    def app_form(
+        self, agents: Iterable[AiAgent], redirect_url: str, organization: str | None, hook_url: str | None
+    ) -> AppForm:
+        """Return the form for an App with the rights that the agents need.
+
+        redirect_url: of the page that gets the code. organization: that owns the App; None for the person.
+        hook_url:     for deliveries; None for an App whose events are read.
+        """
+
+    async def new_app(self, code: str) -> NewApp:
+        """Return the App that a person has just created, for the code that the forge gave."""
+
+    async def app_access(self, credentials: Mapping[str, str]) -> AppAccess:
+        """Return the App with these credentials and the repositories on which it is installed."""
+
+    async def check_app(self, credentials: Mapping[str, str], repositories: Sequence[str]) -> CheckedCredentials:
+        """Check that an App is installed on the repositories."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ NOT_CALLED = {
     ("GET", "/api/auth/oidc/callback"),
     ("GET", "/api/agents/triggers"),
     ("GET", "/api/changes"),
+    ("GET", "/api/github/app"),
+    ("POST", "/api/github/app"),
+    ("POST", "/api/github/app/form"),
     ("POST", "/api/github/connection"),
 }
 """Routes that need another program (an OpenID provider, GitHub), are documented as aliases, or are tested elsewhere."""

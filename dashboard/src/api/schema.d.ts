@@ -1594,6 +1594,52 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/github/app/form": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Describe the GitHub App to create
+         * @description Return the form by which a person creates a GitHub App with the rights and events that the agents need.
+         *
+         *     The agents are those that listen to GitHub or, without any, the default ones. Nothing is stored.
+         */
+        post: operations["describeGithubApp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/github/app": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the connected GitHub App
+         * @description Ask GitHub for the connected App and the repositories on which it is installed.
+         */
+        get: operations["getGithubApp"];
+        put?: never;
+        /**
+         * Store the created GitHub App
+         * @description Exchange the code of an App that a person has just created for its id and key, and store these in a Secret.
+         */
+        post: operations["storeGithubApp"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/github/connection": {
         parameters: {
             query?: never;
@@ -1605,9 +1651,10 @@ export interface paths {
         put?: never;
         /**
          * Connect repositories on GitHub
-         * @description Check a personal token, store it, and read the events of the repositories from then on (mode `poll`).
+         * @description Check a personal token or the connected App, and receive or read the events of the repositories from then on.
          *
-         *     A source of the type `github` that exists is changed. The default agents are added if none listens to GitHub.
+         *     A token is stored in a Secret. A source of the type `github` that exists is changed. The default agents are added if
+         *     none listens to GitHub.
          */
         post: operations["connectGithub"];
         delete?: never;
@@ -3664,6 +3711,116 @@ export interface components {
             configured: boolean;
         };
         /**
+         * GitHubAppFormBody
+         * @description The App to create.
+         * @example {
+         *       "redirectUrl": "http://127.0.0.1:8123/"
+         *     }
+         */
+        GitHubAppFormBody: {
+            /**
+             * Redirecturl
+             * @description The page to which GitHub sends the browser afterwards, with `code` and `state`.
+             * @example http://127.0.0.1:8123/
+             */
+            redirectUrl: string;
+            /**
+             * Organization
+             * @description The organization that will own the App. Default: the person.
+             * @example octo-org
+             */
+            organization?: string | null;
+            /**
+             * Mode
+             * @description `webhook`: GitHub delivers events to the engine. `poll`: the engine reads them, and needs no public address. Default: `webhook` if `LABRATS_PUBLIC_URL` is an https address, and not of this machine.
+             */
+            mode?: ("webhook" | "poll") | null;
+        };
+        /**
+         * GitHubAppFormView
+         * @description A form that the browser sends to GitHub with the field `manifest`.
+         */
+        GitHubAppFormView: {
+            /**
+             * Address
+             * @example https://github.com/settings/apps/new?state=hZ3vT0mXcW1qk
+             */
+            address: string;
+            /**
+             * Manifest
+             * @description Sent as JSON.
+             * @example {
+             *       "name": "labrats-3fa9c1"
+             *     }
+             */
+            manifest: {
+                [key: string]: unknown;
+            };
+            /**
+             * State
+             * @description GitHub gives it back with the code. Refuse a code with another one.
+             * @example hZ3vT0mXcW1qk
+             */
+            state: string;
+            /**
+             * Mode
+             * @example poll
+             */
+            mode: string;
+        };
+        /**
+         * GitHubAppView
+         * @description The connected App, and the repositories on which it is installed.
+         */
+        GitHubAppView: {
+            /**
+             * Secret
+             * @description The name of the Secret with its id and key.
+             * @example github-app
+             */
+            secret: string;
+            /**
+             * Login
+             * @description The account that writes on GitHub.
+             * @example labrats-3fa9c1[bot]
+             */
+            login: string;
+            /**
+             * Installurl
+             * @description The page on which a person installs it on repositories.
+             * @example https://github.com/apps/labrats-3fa9c1/installations/new
+             */
+            installUrl: string;
+            /**
+             * Repositories
+             * @description Without archived ones.
+             * @example [
+             *       "octocat/hello-world"
+             *     ]
+             */
+            repositories: string[];
+            /**
+             * Suspended
+             * @description Accounts whose installation is suspended.
+             * @example []
+             */
+            suspended: string[];
+        };
+        /**
+         * GitHubCodeBody
+         * @description The code of an App that was just created.
+         * @example {
+         *       "code": "a180b1a3d263c81bc6441d7b990bae27d4c10679"
+         *     }
+         */
+        GitHubCodeBody: {
+            /**
+             * Code
+             * @description GitHub has sent it to the `redirectUrl`. It works once, within an hour.
+             */
+            code: string;
+        };
+        /**
          * GitHubConnectionBody
          * @description The repositories to connect, and the credentials for them.
          * @example {
@@ -3676,17 +3833,23 @@ export interface components {
         GitHubConnectionBody: {
             /**
              * Token
-             * @description A personal token of GitHub. It is stored in a Secret, and never shown.
+             * @description A personal token. It is stored in a Secret, and never shown. Default: the connected App is used.
              */
-            token: string;
+            token?: string | null;
             /**
              * Repositories
-             * @description They are added to those that are connected already with the same Secret.
+             * @description They are added to those that are connected already with the same Secret. In the mode `webhook`, all on which the App is installed deliver their events.
              * @example [
              *       "octocat/hello-world"
              *     ]
              */
             repositories: string[];
+            /**
+             * Mode
+             * @description Default: `webhook` for an App with a webhook, else `poll`.
+             * @example poll
+             */
+            mode?: ("webhook" | "poll") | null;
         };
         /**
          * GitHubConnectionView
@@ -21736,6 +21899,473 @@ export interface operations {
             };
         };
     };
+    describeGithubApp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "redirectUrl": "http://127.0.0.1:8123/"
+                 *     }
+                 */
+                "application/json": components["schemas"]["GitHubAppFormBody"];
+            };
+        };
+        responses: {
+            /** @description The form */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "address": "https://github.com/settings/apps/new?state=hZ3vT0mXcW1qk",
+                     *       "manifest": {
+                     *         "name": "labrats-3fa9c1"
+                     *       },
+                     *       "state": "hZ3vT0mXcW1qk",
+                     *       "mode": "poll"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GitHubAppFormView"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getGithubApp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The connected App */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "secret": "github-app",
+                     *       "login": "labrats-3fa9c1[bot]",
+                     *       "installUrl": "https://github.com/apps/labrats-3fa9c1/installations/new",
+                     *       "repositories": [
+                     *         "octocat/hello-world"
+                     *       ],
+                     *       "suspended": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GitHubAppView"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    storeGithubApp: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "code": "a180b1a3d263c81bc6441d7b990bae27d4c10679"
+                 *     }
+                 */
+                "application/json": components["schemas"]["GitHubCodeBody"];
+            };
+        };
+        responses: {
+            /** @description The connected App */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "secret": "github-app",
+                     *       "login": "labrats-3fa9c1[bot]",
+                     *       "installUrl": "https://github.com/apps/labrats-3fa9c1/installations/new",
+                     *       "repositories": [
+                     *         "octocat/hello-world"
+                     *       ],
+                     *       "suspended": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GitHubAppView"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The name is taken, or the resource has changed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is already a key named 'ci'",
+                     *       "code": "conflict"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     connectGithub: {
         parameters: {
             query?: never;
@@ -21819,6 +22449,21 @@ export interface operations {
                      * @example {
                      *       "error": "this needs an API key with the scope `admin`",
                      *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

@@ -110,6 +110,9 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/secrets
         PUT    /api/secrets/{}
         DELETE /api/secrets/{}
+        GET    /api/github/app
+        POST   /api/github/app
+        POST   /api/github/app/form
         POST   /api/github/connection
         GET    /api/system
         GET    /api/uploads

@@ -29,6 +29,9 @@ CLONE: Final[Mapping[str, str]] = {"contents": "read"}
 """Permissions of a token that is for a clone alone."""
 
 MAX_DELIVERIES: Final = 10_000
+MAX_REPOSITORIES: Final = 1000
+"""The repositories of one installation that are listed."""
+
 _PAGE: Final = 100
 
 UNREACHABLE_SECONDS: Final = 5.0
@@ -50,6 +53,10 @@ _TOKEN_ERRORS: Final[PermanentErrors] = {
     HTTPStatus.UNPROCESSABLE_ENTITY.value: "GitHub refuses the App a token for the repository",
 }
 _APP_ERRORS: Final[PermanentErrors] = {**_UNKNOWN_APP, HTTPStatus.NOT_FOUND.value: "GitHub does not know the App"}
+_CODE_ERRORS: Final[PermanentErrors] = {
+    HTTPStatus.NOT_FOUND.value: "the code is misspelt or expired, or was used already: it works once, within an hour",
+    HTTPStatus.UNPROCESSABLE_ENTITY.value: "GitHub refuses to create the App",
+}
 _HOOK_ERRORS: Final[PermanentErrors] = {
     **_UNKNOWN_APP,
     HTTPStatus.NOT_FOUND.value: "the GitHub App has no webhook, or no such delivery",
@@ -57,8 +64,25 @@ _HOOK_ERRORS: Final[PermanentErrors] = {
 }
 
 
-class _Installation(msgspec.Struct):
+class _Account(msgspec.Struct, frozen=True):
+    login: str = ""
+
+
+class Installation(msgspec.Struct, frozen=True):
+    """An installation of an App. account: on whose repositories it is. suspended_at: None if it works."""
+
     id: int
+    account: _Account | None = None
+    suspended_at: datetime | None = None
+
+
+class _Repository(msgspec.Struct, frozen=True):
+    full_name: str
+    archived: bool = False
+
+
+class _Repositories(msgspec.Struct, frozen=True):
+    repositories: list[_Repository]
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -87,12 +111,25 @@ class App(msgspec.Struct, frozen=True):
 
     slug:        its name in URLs, and in its login `slug[bot]`.
     permissions: such as `{"issues": "write"}`. events: to which it subscribes.
+    html_url:    its page.
     """
 
     id: int
     slug: str
     permissions: dict[str, str] = {}
     events: tuple[str, ...] = ()
+    html_url: str = ""
+
+    @property
+    def login(self) -> str:
+        return f"{self.slug}[bot]"
+
+
+class NewApp(App, frozen=True):
+    """A GitHub App that was just created, with its credentials. webhook_secret: None without a webhook."""
+
+    pem: str = ""
+    webhook_secret: str | None = None
 
 
 class _HookConfig(msgspec.Struct):
@@ -172,12 +209,12 @@ class GitHub:
         """Return the id of the App's installation for a repository. Raises as `create_token` does."""
         try:
             path = f"/repos/{repository}/installation"
-            return (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
+            return (await self._ask(client, "GET", path, Installation, _TOKEN_ERRORS)).id
         except GiveUp:
             if repository_id is None:
                 raise
         path = f"/repositories/{repository_id}/installation"  # a renamed one
-        return (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
+        return (await self._ask(client, "GET", path, Installation, _TOKEN_ERRORS)).id
 
     async def _create_token(
         self,
@@ -198,6 +235,35 @@ class GitHub:
         """Return the App itself. Raises as `token_for` does."""
         async with self._client(credentials) as client:
             return await self._ask(client, "GET", "/app", App, _APP_ERRORS)
+
+    async def new_app(self, code: str) -> NewApp:
+        """Return the App that a person has just created, for the code that GitHub gave. Raises as `token_for` does."""
+        async with self.client() as client:
+            return await self._ask(client, "POST", f"/app-manifests/{code}/conversions", NewApp, _CODE_ERRORS)
+
+    async def installations(self, credentials: Mapping[str, str]) -> Sequence[Installation]:
+        """Return the App's installations, at most a hundred. Raises as `token_for` does."""
+        async with self._client(credentials) as client:
+            path = f"/app/installations?per_page={_PAGE}"
+            return await self._ask(client, "GET", path, list[Installation], _APP_ERRORS)
+
+    async def repositories_of(self, credentials: Mapping[str, str], installation: int) -> Sequence[str]:
+        """Return the full names of an installation's repositories, at most MAX_REPOSITORIES, without archived ones.
+
+        Raises as `token_for` does.
+        """
+        path, body = f"/app/installations/{installation}/access_tokens", {"permissions": {"metadata": "read"}}
+        async with self._client(credentials) as client:
+            token = await self._ask(client, "POST", path, Token, _TOKEN_ERRORS, body)
+        found: list[_Repository] = []
+        async with self.client(token.token) as client:
+            for page in range(1, MAX_REPOSITORIES // _PAGE + 1):
+                path = f"/installation/repositories?per_page={_PAGE}&page={page}"
+                listed = (await self._ask(client, "GET", path, _Repositories, _TOKEN_ERRORS)).repositories
+                found += listed
+                if len(listed) < _PAGE:
+                    break
+        return [each.full_name for each in found if not each.archived]
 
     async def hook_url(self, credentials: Mapping[str, str]) -> str:
         """Return the URL of the App's webhook. Raises as `token_for` does."""
@@ -232,9 +298,9 @@ class GitHub:
         """Return a client that authenticates as the App. Raises GiveUp for credentials of another kind."""
         return self.client(self._jwt(credentials))
 
-    def client(self, token: str) -> httpx2.AsyncClient:
-        """Return a client that authenticates by a token."""
-        headers = _HEADERS | {"Authorization": f"Bearer {token}"}
+    def client(self, token: str = "") -> httpx2.AsyncClient:
+        """Return a client that authenticates by a token, if there is one."""
+        headers = _HEADERS | ({"Authorization": f"Bearer {token}"} if token else {})
         return httpx2.AsyncClient(base_url=self._api_url, headers=headers, timeout=ANSWER_SECONDS, verify=system_tls())
 
     def _jwt(self, credentials: Mapping[str, str]) -> str:

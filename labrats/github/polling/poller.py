@@ -107,7 +107,7 @@ class Poller:
             age = self.clock.now() - (source.metadata.created_at or self.clock.now())
             age = max(timedelta(0), age if age < YOUNG else timedelta(0))
             login = source.status.login
-            reading = await reader.read(cursor.since if cursor else None, age, events_of(self.catalog), login)
+            reading = await reader.read(cursor.since if cursor else None, age, events_of(self.catalog.agents), login)
             state.cursor = await self._take(source, cursor, reading)
         except (LabratsError, NoAccess) as error:
             state.reader = None  # what it knows may not have been taken: everything is read again

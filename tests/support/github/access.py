@@ -44,6 +44,8 @@ class Access:
     events:      to which the App subscribes.
     withheld:    permissions that tokens lack although they are granted.
     lag_seconds: age below which a token is unknown.
+    suspended:   true: the installation is.
+    codes:       of Apps that were created by a manifest, with the manifest, until each is used.
     grants:      the body of each granted request for a token.   claims: the claims of each valid App JWT.
     """
 
@@ -52,6 +54,8 @@ class Access:
     installed: set[str] | None = None
     withheld: set[str] = field(default_factory=set)
     lag_seconds: float = 0
+    suspended: bool = False
+    codes: dict[str, Json] = field(default_factory=dict)
     grants: list[Json] = field(default_factory=list)
     claims: list[Json] = field(default_factory=list)
     _tokens: dict[str, Actor] = field(default_factory=dict)
@@ -60,6 +64,15 @@ class Access:
     def add_person(self, token: str, login: str, user_id: int = 1, permissions: dict[str, str] | None = None) -> None:
         """Accept a personal token. permissions: of a fine-grained one; a classic one has all."""
         self._tokens[token] = Actor("person", login, user_id, permissions)
+
+    def create_app(self, code: str) -> Json:
+        """Return the App of a code, with its credentials. It is not installed yet. Raises ApiError."""
+        if (manifest := self.codes.pop(code, None)) is None:
+            raise not_found()
+        self.permissions, self.events = manifest["default_permissions"], manifest.get("default_events", [])
+        self.installed = set()
+        secret = "whsec_of-the-app-of-a-test" if manifest.get("hook_attributes") else None
+        return {"pem": APP_KEY_PEM, "webhook_secret": secret, "client_secret": "unused"}
 
     def revoke_all(self) -> None:
         """Let all tokens end, as they do after an hour."""
@@ -81,6 +94,8 @@ class Access:
 
         owned: the ids of its repositories by full name.
         """
+        if self.suspended:
+            raise ApiError(403, "This installation has been suspended")
         wanted = body.get("permissions", self.permissions)
         limited = Actor("installation", permissions=self.permissions)
         if not all(limited.may(f"{name}:{level}") for name, level in wanted.items()):

@@ -24,6 +24,7 @@ from tests.support.github.errors import ApiError
 from tests.support.github.faults import Fault, Faults
 from tests.support.github.git import BareRepository, advertise, run_service
 from tests.support.github.hook import Hook
+from tests.support.github.manifests import PAGE, submit_form
 from tests.support.github.routes import apps, checks, issues, pulls, repositories
 from tests.support.github.routes.checks import STORE, stored_log
 from tests.support.github.routing import ROUTES, World
@@ -140,6 +141,9 @@ class GitHubStandIn:
         if self.before_call:
             self.before_call(call.number)
         try:
+            if PAGE.fullmatch(path):
+                call.status, text = submit_form(self.access, values.get("state", ""), body)
+                return call.status, text.encode(), {"Location": text} if call.status == 302 else {}
             if path.startswith(STORE):
                 call.status, content = stored_log(self.world, path, headers.get("Authorization", ""))
                 return call.status, content, {"Content-Type": "text/plain"}

@@ -1,14 +1,38 @@
 """The App, its installation, and its webhook's deliveries."""
 
 from tests.support.github.access import APP, INSTALLATION
-from tests.support.github.calls import Call
+from tests.support.github.calls import Call, Json
 from tests.support.github.errors import not_found
-from tests.support.github.routing import Answer, World, route
+from tests.support.github.routing import Answer, World, page, route
+from tests.support.github.state import now
 
 
 @route("GET /app", actors=("app",))
 def get_app(world: World, _call: Call) -> Answer:
-    return 200, APP | {"permissions": world.access.permissions, "events": world.access.events}
+    return 200, _app(world)
+
+
+def _app(world: World) -> Json:
+    shown = APP | {"html_url": f"{world.url}/apps/{APP['slug']}"}
+    return shown | {"permissions": world.access.permissions, "events": world.access.events}
+
+
+@route("POST /app-manifests/{code}/conversions", actors=("nobody",))
+def convert_manifest(world: World, call: Call) -> Answer:
+    credentials = world.access.create_app(call.values["code"])
+    return 201, _app(world) | credentials
+
+
+@route("GET /app/installations", actors=("app",))
+def list_installations(world: World, call: Call) -> Answer:
+    is_installed = any(world.access.installed_on(name) for name in world.repositories)
+    return page(call, [_installation(world)] if is_installed else [])
+
+
+@route("GET /installation/repositories", actors=("installation",))
+def list_repositories(world: World, call: Call) -> Answer:
+    reached = [each.as_json() for each in world.repositories.values() if call.actor.reaches(each.name)]
+    return page(call, reached, "repositories")
 
 
 @route("GET /user", actors=("person",))
@@ -38,8 +62,10 @@ def create_token(world: World, call: Call) -> Answer:
     return 201, {"token": token, "expires_at": "2100-01-01T13:00:00Z", "permissions": permissions}
 
 
-def _installation(world: World) -> dict[str, object]:
-    return {"id": INSTALLATION, "app_id": APP["id"], "app_slug": APP["slug"], "permissions": world.access.permissions}
+def _installation(world: World) -> Json:
+    shown: Json = {"id": INSTALLATION, "app_id": APP["id"], "app_slug": APP["slug"]}
+    shown |= {"account": {"login": "octo"}, "suspended_at": now() if world.access.suspended else None}
+    return shown | {"permissions": world.access.permissions}
 
 
 def _require_installation(call: Call) -> None:
