@@ -96,10 +96,10 @@ lock: .venv/dev ## Regenerate the lock files from pyproject.toml
 manifests: .venv/dev ## Regenerate the custom resource definitions and the plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed dashboard/node_modules/.installed labrats/dashboard/index.html ## Install everything that the tests need
+setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/agent-clis/acp/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed dashboard/node_modules/.installed labrats/dashboard/index.html ## Install everything that the tests need
 
 clean: ## Remove installed dependencies and caches; data stays
-	rm -rf .venv labrats/dashboard dashboard/dist dashboard/node_modules tests/agent-clis/node_modules tests/agent-clis/newest/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv labrats/dashboard dashboard/dist dashboard/node_modules tests/agent-clis/node_modules tests/agent-clis/newest/node_modules tests/agent-clis/acp/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@scripts/make-venv $(PYTHON)
@@ -127,6 +127,11 @@ clean: ## Remove installed dependencies and caches; data stays
 tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .venv/dev
 	@echo "Installing the agent CLIs for the tests ..."
 	@cd tests/agent-clis && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
+	@touch $@
+
+tests/agent-clis/acp/node_modules/.installed: tests/agent-clis/acp/package-lock.json | .venv/dev
+	@echo "Installing the agent programs of the Agent Client Protocol for the tests ..."
+	@cd tests/agent-clis/acp && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 agent-clis-newest: tests/agent-clis/newest/node_modules/.installed

@@ -17,7 +17,8 @@ from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.jobs import follow_to_the_end
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import Styled, print_stderr, print_table, print_text
-from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
+from labrats.model.acp_programs import ACP_PROGRAMS
+from labrats.model.provider_spec import ACP, LOCAL_PROVIDERS, provider_spec
 
 if TYPE_CHECKING:
     import httpx2
@@ -38,6 +39,9 @@ _KINDS: Final[Mapping[str, str]] = {
 
 _PROMPT: Final = "Say hello in one short sentence. Use no tools."
 _SECONDS: Final = 10
+_CHANGED: Final = ("credentialsRef", "endpoint", "command", "environment")
+"""The fields of an existing AiModel that are set anew."""
+
 _LIST_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -143,11 +147,53 @@ def local(
     if provider not in LOCAL_PROVIDERS:
         raise CommandError(f"--provider must be one of {', '.join(LOCAL_PROVIDERS)}, not {provider}", ExitCode.USAGE)
     key = Credential("OPENAI_API_KEY", read_key_file(key_file), key_file) if key_file else None
-    base, names = _models_of(url, key)
-    chosen = _choose(names, model, base)
+    again = f"local {url}"
+    base, names = _models_of(url, key, again)
+    chosen = _choose(names, model, base, f"local {base}")
     with options.connect() as client:
         fields = {"provider": provider, "model": chosen, "slots": slots, "endpoint": base}
-        return _set_up(client, fields, key, options)
+        return _set_up(client, fields, key, options, again)
+
+
+@connect_app.command
+def acp(
+    program: str,
+    /,
+    *,
+    endpoint: str,
+    model: str | None = None,
+    key_file: str | None = None,
+    slots: int = 2,
+    options: ApiOptions = DEFAULTS,
+) -> int:
+    """Connect a program that speaks the Agent Client Protocol, on a server with the OpenAI API.
+
+    For another program, see `labrats model create --provider acp --command`.
+
+    Args:
+        program: opencode, qwen-code or goose. It is installed where the engine runs its jobs.
+        endpoint: The address of the model's server, such as http://127.0.0.1:11434/v1, as the engine reaches it.
+        model: The model, by the server's name. Default: the only one, or a question on the terminal.
+        key_file: A file with the server's key, if it needs one; - for standard input.
+        slots: The number of jobs that run at once.
+    """
+    if (preset := ACP_PROGRAMS.get(program)) is None:
+        own = f'labrats model create NAME --provider acp --model MODEL --endpoint {endpoint} --command "{program}"'
+        known = ", ".join(ACP_PROGRAMS)
+        raise CommandError(f"{program} is none of {known}; for a program of your own: {own}", ExitCode.USAGE)
+    again = f"acp {program} --endpoint {endpoint}"
+    key = Credential("OPENAI_API_KEY", read_key_file(key_file), key_file) if key_file else None
+    base, names = _models_of(endpoint, key, again)
+    fields = {
+        "provider": ACP,
+        "model": _choose(names, model, base, again),
+        "slots": slots,
+        "endpoint": base,
+        "command": list(preset.command),
+        "environment": dict(preset.environment),
+    }
+    with options.connect() as client:
+        return _set_up(client, fields, key, options, again)
 
 
 def _connect(
@@ -163,13 +209,17 @@ def _connect(
             found = _ask(provider, advice)
         if found:
             print_stderr(f"using {found.key} from {found.origin}")
-        return _set_up(client, {"provider": provider, "model": model or provider, "slots": slots}, found, options)
+        fields = {"provider": provider, "model": model or provider, "slots": slots}
+        return _set_up(client, fields, found, options, provider)
 
 
-def _set_up(client: "Client", fields: dict[str, Any], credential: Credential | None, options: ApiOptions) -> int:
+def _set_up(
+    client: "Client", fields: dict[str, Any], credential: Credential | None, options: ApiOptions, again: str
+) -> int:
     """Store the credential and the model, and run a job on it. Return the exit code of the job.
 
     fields: of the AiModel. Without a new credential, it gets that of another AiModel of the provider.
+    again:  the words after `labrats connect` that do all of it again.
     """
     provider, models = fields["provider"], client.get("/api/ai-models").json()["aiModels"]
     if credential:
@@ -192,7 +242,7 @@ def _set_up(client: "Client", fields: dict[str, Any], credential: Credential | N
         print_stderr(f"{job_id} submitted, on the model {name}")
     code = follow_to_the_end(client, job_id, options)
     if not options.json:
-        _print_next(client.get(f"/api/jobs/{job_id}").json(), fields)
+        _print_next(client.get(f"/api/jobs/{job_id}").json(), fields, f"labrats connect {again}")
     return code
 
 
@@ -200,7 +250,7 @@ def _store_model(client: "Client", fields: Mapping[str, Any], models: Sequence[M
     """Create the AiModel, or change the one of `models` that has the provider and model. Return its name."""
     for each in models:
         if (each["provider"], each["model"]) == (fields["provider"], fields["model"]):
-            changes = {name: fields[name] for name in ("credentialsRef", "endpoint") if name in fields}
+            changes = {name: fields[name] for name in _CHANGED if name in fields}
             if any(each[name] != value for name, value in changes.items()):
                 client.patch(f"/api/ai-models/{quote(each['name'], safe='')}", changes)
                 print_stderr(f"model {each['name']} changed")
@@ -219,10 +269,9 @@ def _name_of(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "model"
 
 
-def _print_next(job: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+def _print_next(job: Mapping[str, Any], fields: Mapping[str, Any], again: str) -> None:
     """Print the cost of the first job and a next command, or the command that helps after a failure."""
     provider, model = fields["provider"], fields["model"]
-    again = f"labrats connect {'local ' + fields['endpoint'] if 'endpoint' in fields else provider}"
     if job["status"] != "completed":
         is_refused = job.get("failedCode") == "auth"
         advice = f"with another key: {again} --key-file FILE" if is_refused else f"then again: {again}"
@@ -288,8 +337,11 @@ def read_key_file(key_file: str) -> str:
     return value
 
 
-def _models_of(url: str, key: Credential | None) -> tuple[str, list[str]]:
-    """Return the base URL of the server's API, and the names of its models. Raises CommandError."""
+def _models_of(url: str, key: Credential | None, again: str) -> tuple[str, list[str]]:
+    """Return the base URL of the server's API, and the names of its models. Raises CommandError.
+
+    again: the words after `labrats connect` of the command.
+    """
     import httpx2  # takes 0.1 s to import
 
     from labrats.cli.credentials import is_this_machine
@@ -307,7 +359,7 @@ def _models_of(url: str, key: Credential | None) -> tuple[str, list[str]]:
             raise CommandError(sentence, ExitCode.UNREACHABLE) from error
         if answer.status_code in (401, 403):
             sentence = f"the server at {candidate} wants {'another' if key else 'a'} key"
-            raise CommandError(f"{sentence}: labrats connect local {url} --key-file FILE", ExitCode.REFUSED)
+            raise CommandError(f"{sentence}: labrats connect {again} --key-file FILE", ExitCode.REFUSED)
         if answer.is_success and (names := _names_in(answer)) is not None:
             return candidate, names
     status = answer.status_code if answer is not None else 0
@@ -327,7 +379,7 @@ def _names_in(answer: "httpx2.Response") -> list[str] | None:
         return None
 
 
-def _choose(names: list[str], wanted: str | None, base: str) -> str:
+def _choose(names: list[str], wanted: str | None, base: str, again: str) -> str:
     """Return the wanted model, the only one, or the one that the person chooses. Raises CommandError."""
     listed = "\n".join(f"  {number}. {name}" for number, name in enumerate(names, start=1))
     if wanted is not None:
@@ -341,7 +393,7 @@ def _choose(names: list[str], wanted: str | None, base: str) -> str:
         print_stderr(f"the server's model is {names[0]}")
         return names[0]
     if not sys.stdin.isatty():
-        command = f"labrats connect local {base} --model {names[0]}"
+        command = f"labrats connect {again} --model {names[0]}"
         raise CommandError(f"the server has several models; choose one: {command}\n{listed}", ExitCode.USAGE)
     print_stderr(listed)
     answer = input("model (its number): ").strip()

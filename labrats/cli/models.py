@@ -1,6 +1,8 @@
 """The commands for models (AiModel)."""
 
 import json
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -36,6 +38,11 @@ class ModelOptions:
     sampling: RepeatedOption = ()
     """A sampling setting of a local model, FIELD=VALUE, such as seed=1. Repeatable; replaces all existing settings."""
 
+    command: str | None = None
+    """The program of the provider acp with its arguments, such as "opencode acp" (see `labrats connect acp`)."""
+    environment: RepeatedOption = ()
+    """A variable of that program, NAME=VALUE, with {url}, {token} or {model}. Repeatable; replaces all existing."""
+
     def request(self, **fields: Any) -> dict[str, Any]:
         """Return the body of a request with these options and `fields`, without values that are None."""
         prices = {
@@ -47,6 +54,8 @@ class ModelOptions:
         set_prices = {name: price for name, price in prices.items() if price is not None}
         body = fields | {"endpoint": self.endpoint, "credentialsRef": self.credentials, "prices": set_prices or None}
         body["sampling"] = parse_pairs("--sampling", self.sampling) or None
+        body["command"] = shlex.split(self.command) if self.command else None
+        body["environment"] = _variables(self.environment) or None
         return {name: value for name, value in body.items() if value is not None}
 
 
@@ -94,7 +103,7 @@ def create(
 
     Args:
         name: The name of the new AiModel.
-        provider: claude, codex, vllm, gemma, qwen or mock.
+        provider: claude, codex, acp, vllm, gemma, qwen or mock.
         model: The model, by the name that the provider uses.
         slots: The number of jobs that run at once. [default: 4]
     """
@@ -119,7 +128,7 @@ def set_fields(
 
     Args:
         name: The AiModel's name.
-        provider: claude, codex, vllm, gemma, qwen or mock.
+        provider: claude, codex, acp, vllm, gemma, qwen or mock.
         model: The model, by the name that the provider uses.
         slots: The number of jobs that run at once. 0 pauses the model; running jobs continue.
     """
@@ -143,6 +152,17 @@ def delete(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     with options.connect() as client:
         client.delete(_path(name))
     print_stderr(f"{name} deleted")
+
+
+def _variables(texts: Iterable[str]) -> dict[str, str]:
+    """Return the variables of `--environment`. Raises CommandError for an invalid one."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise CommandError(f"--environment {text}: write NAME=VALUE", ExitCode.USAGE)
+        found[name] = value
+    return found
 
 
 def _path(name: str) -> str:

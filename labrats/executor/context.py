@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from labrats.model.conversation import Conversation
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.job import AgentSession, FailedCode, Usage
 from labrats.model.network import MOST_REFUSED_HOSTS
-from labrats.model.protocol import ATTEMPT_VARIABLE, RefusedHost, Resumption, Task
+from labrats.model.protocol import ATTEMPT_VARIABLE, ModelRequest, RefusedHost, Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 from labrats.model.workspace_setup import Setup
 from labrats.sandbox.bubblewrap import is_for_any_program
@@ -46,13 +46,16 @@ class StructuredAnswer:
 
 
 class ServerActivity:
-    """The last moment at which the model's server has sent a part of an answer, as the key proxy has seen it.
+    """The view that the key proxy has of the model's server.
 
-    last_at: by time.monotonic().
+    last_at:    the last moment at which a part of an answer has arrived, by time.monotonic().
+    on_request: called with each request of the agent that the server has answered, or has not; for a provider whose
+        program does not say so itself. It may raise GiveUp, which ends the attempt.
     """
 
     def __init__(self) -> None:
         self.last_at = -math.inf
+        self.on_request: Callable[[ModelRequest], None] = lambda _: None
 
     def note(self) -> None:
         """Record that a part of an answer has just arrived."""

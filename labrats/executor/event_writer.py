@@ -113,6 +113,7 @@ class EventWriter:
             model=request.model and self._name(request.model),
             refusal=request.refusal and self._sentence(request.refusal),
             removed_fields=(),
+            error="",
         )
         self.lines.write(RequestEvent(request=cleaned, **self.lines.stamp()))
 

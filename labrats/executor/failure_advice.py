@@ -32,6 +32,16 @@ def missing_server_message(task: Task) -> str:
     return f"{sentence}, for {_choice(task)}: {_no_ai_model(task)}; run `{command}`"
 
 
+def missing_command_message(task: Task) -> str:
+    """Return the message for a job of the provider `acp` whose program is not known."""
+    selection = task.selection
+    problem = f"the AiModel {selection.ai_model!r} has no command" if selection.ai_model else _no_ai_model(task)
+    return (
+        f"no program is set for {_choice(task)}: {problem}; "
+        "run `labrats connect acp opencode --endpoint URL --model MODEL`, or set `command` in its AiModel"
+    )
+
+
 def invalid_endpoint_message(endpoint: str) -> str:
     """Return the message for an AiModel whose endpoint is no address of a server. It masks a password."""
     shown = re.sub(r"(?<=//).*@", "***@", endpoint, flags=re.DOTALL)

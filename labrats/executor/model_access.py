@@ -26,7 +26,7 @@ from labrats.model.protocol import (
     ModelRequest,
     is_for_an_answer,
 )
-from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
+from labrats.model.provider_spec import ACP, LOCAL_PROVIDERS, provider_spec
 from labrats.sandbox.network_namespace import LOOPBACK
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 300.0
@@ -119,13 +119,15 @@ def _shares_login(context: RunContext) -> bool:
 
 
 def _needs_filter(context: RunContext) -> bool:
-    """Return whether a local model without a key has a proxy all the same.
+    """Return whether a model without a key has a proxy all the same.
 
-    Its server could otherwise reach hosts that the job may not, or change what is not the job's.
+    A local model's server could otherwise reach hosts that the job may not, or change what is not the job's. The usage
+    of a program of the provider `acp` is known to the proxy only.
     """
     task = context.task
-    is_local = task.config.provider in LOCAL_PROVIDERS and task.endpoint is not None
-    return is_local and not task.on_cluster and limits_model_server(task.config.network, task.endpoint)
+    if task.on_cluster or task.endpoint is None or not provider_spec(task.config.provider).is_self_hosted:
+        return False
+    return task.config.provider == ACP or limits_model_server(task.config.network, task.endpoint)
 
 
 @asynccontextmanager
@@ -200,6 +202,8 @@ class ModelRequests:
                 self._context.set_measured_usage(self._usage)
             if request.refusal is not None and request.status == OVER_LIMIT:
                 raise GiveUp(FailedCode.BUDGET, request.refusal)
+            if request.refusal is None and is_for_an_answer(request.path, request.model):
+                self._context.server_activity.on_request(request)
         except GiveUp as failure:
             self.end_attempt(failure)
 

@@ -225,6 +225,8 @@ def task_of(attempt: Attempt, settings: TaskSettings, *, workspace: str, uploads
         pipeline=job.spec.pipeline,
         result_schema=job.result_schema,
         endpoint=ai_model.spec.endpoint if ai_model else None,
+        command=ai_model.spec.command if ai_model else None,
+        environment=ai_model.spec.environment if ai_model else None,
         spent=_spent(job, attempt.config, prices),
         prices=prices,
         other_prices=_other_prices(attempt),

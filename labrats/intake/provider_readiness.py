@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from labrats.model.acp_programs import install_command_of
 from labrats.model.ai_model import AiModel
-from labrats.model.provider_spec import AGENT_PROGRAMS, LOCAL_PROVIDERS, PROVIDER_SPECS, provider_spec
+from labrats.model.provider_spec import ACP, AGENT_PROGRAMS, LOCAL_PROVIDERS, PROVIDER_SPECS, provider_spec
 from labrats.processes import denied_program
 from labrats.settings import EngineSettings
 
@@ -48,7 +49,9 @@ def provider_readiness(
     on_cluster = settings.backend == "kubernetes"
     for provider in PROVIDER_SPECS:
         own = [each for each in ai_models if each.spec.provider == provider]
-        if provider in LOCAL_PROVIDERS:
+        if provider == ACP:
+            yield _of_acp(own, on_cluster=on_cluster)
+        elif provider in LOCAL_PROVIDERS:
             yield _of_local_provider(provider, own)
         elif provider not in AGENT_PROGRAMS:
             yield ProviderReadiness(provider)
@@ -71,6 +74,17 @@ def _of_local_provider(provider: str, own: Sequence[AiModel]) -> ProviderReadine
         problem = "no AiModel names the server of its model"
         command = f"labrats connect local {url} --provider {provider}"
     return ProviderReadiness(provider, "server", problem, command)
+
+
+def _of_acp(own: Sequence[AiModel], *, on_cluster: bool) -> ProviderReadiness:
+    connect = "labrats connect acp opencode --endpoint URL --model MODEL"
+    commands = [each.spec.command for each in own if each.spec.command and each.spec.endpoint]
+    if not commands:
+        return ProviderReadiness(ACP, "program", "no AiModel names a program and the server of its model", connect)
+    if on_cluster or any(shutil.which(command[0]) for command in commands):
+        return ProviderReadiness(ACP)
+    program = commands[0][0]
+    return ProviderReadiness(ACP, "program", f"{program} is not installed", install_command_of(program))
 
 
 def _missing_program(provider: str, configured: str | None) -> ProviderReadiness | None:

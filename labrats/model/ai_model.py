@@ -67,6 +67,9 @@ class AiModelSpec(Record):
 
     slots:    the number of concurrent attempts; 0 pauses the model.
     sampling: defaults for its jobs.
+    command:  the program of the provider `acp` with its arguments; None for other providers.
+    environment: environment variables of that program, in which `{url}`, `{token}` and `{model}` stand for the model's
+        server, a token for it, and the model.
     """
 
     provider: str
@@ -76,6 +79,8 @@ class AiModelSpec(Record):
     credentials_ref: str | None = None
     prices: Prices | None = None
     sampling: Sampling | None = None
+    command: tuple[str, ...] | None = None
+    environment: dict[str, str] | None = None
 
 
 class AiModelStatus(Record):

@@ -229,6 +229,7 @@ class Task(Record):
     programs:      the paths of agent CLIs by provider, instead of searching PATH.
     repository:    the address from which an earlier step cloned the workspace, if any.
     setup:         what prepares the workspace then. Otherwise `workspace_setup` has it.
+    command, environment: those of the job's AiModel.
     workspace_files: each with the path at which the executor finds it.
     git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
@@ -264,6 +265,8 @@ class Task(Record):
     pipeline: Pipeline | None = None
     result_schema: dict[str, Any] | None = None
     endpoint: str | None = None
+    command: tuple[str, ...] | None = None
+    environment: dict[str, str] | None = None
     programs: dict[str, str] = {}
     git_addresses: tuple[str, ...] = ()
     git_ssh_key: str | None = None
@@ -388,6 +391,7 @@ class ModelRequest(Record):
     refusal:  why the key proxy did not forward the request; None for a forwarded one.
     is_overload: True if the answer was streamed, and an event of it says that the model is overloaded.
     retry_after_seconds: the pause that the server asks for, if any.
+    error:    the reason that a failed answer gives, for the executor only; empty without one.
     removed_fields: names of fields of the body that the key proxy has not forwarded. They are for the log only.
     """
 
@@ -402,6 +406,7 @@ class ModelRequest(Record):
     retry_after_seconds: float | None = None
     estimated: Usage = Usage()
     removed_fields: tuple[str, ...] = ()
+    error: str = ""
 
 
 class RequestEvent(ExecutorEvent, tag="request"):

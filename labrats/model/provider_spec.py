@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 _VERSION: Final = re.compile(r"\d{1,6}\.\d{1,6}\.\d{1,6}")
 _HTTPS: Final = 443
 
+ACP: Final = "acp"
+"""The provider of all programs that speak the Agent Client Protocol. Each of its AiModels names the command."""
+
 
 class AgentProgram(NamedTuple):
     """A program. name: for people. package: on npm. minimum: the oldest version that the tests run."""
@@ -57,7 +60,8 @@ class ProviderSpec:
     settings:          the settings that it supports, of those that some providers do not.
     reports_cost:      whether the program reports the cost, at least when it ends.
     has_list_prices:   whether the engine knows list prices of its models.
-    is_local:          whether its models are behind an OpenAI-compatible server of one's own.
+    is_local:          whether the executor itself works with a model behind an OpenAI-compatible server of one's own.
+    is_self_hosted:    whether its models are behind such a server, which each AiModel names.
     """
 
     name: str
@@ -76,13 +80,14 @@ class ProviderSpec:
     reports_cost: bool = False
     has_list_prices: bool = False
     is_local: bool = False
+    is_self_hosted: bool = False
 
     def key_to_proxy(self, endpoint: str | None, names: Collection[str]) -> str | None:
         """Return the name of the credential that the key proxy uses. None if there is none, or no server to use it for.
 
         endpoint: of the model's server, if the job has one. names: the credentials that the model has.
         """
-        has_no_server = self.is_local and not endpoint
+        has_no_server = self.is_self_hosted and not endpoint
         if has_no_server or self.login_key in names:
             return None
         return next((name for name in self.proxied_keys if name in names), None)
@@ -95,6 +100,7 @@ def _local(name: str) -> ProviderSpec:
         proxied_keys=("OPENAI_API_KEY",),
         settings=frozenset({"react_enabled", "sampling"}),
         is_local=True,
+        is_self_hosted=True,
     )
 
 
@@ -130,6 +136,13 @@ _SPECS: Final = (
         session_folder=".codex/sessions",
         settings=frozenset({"effort", "mcp_servers"}),
         has_list_prices=True,
+    ),
+    ProviderSpec(
+        name=ACP,
+        keys=("OPENAI_API_KEY",),
+        proxied_keys=("OPENAI_API_KEY",),
+        settings=frozenset({"mcp_servers"}),
+        is_self_hosted=True,
     ),
     _local("vllm"),
     _local("gemma"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine
+from tests.agents.acp import OPENCODE
 from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
@@ -76,6 +77,30 @@ async def test_one_command_leads_from_a_key_to_the_first_answer(
             (cli.model, f"{cli.provider}-api-key")
         ]
     assert connect(engine).stdout.count("ready") == 2  # this provider, and mock
+
+
+def test_program_of_the_agent_client_protocol_is_connected_by_its_name(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "opencode").symlink_to(OPENCODE.installed())
+    (tmp_path / "key.txt").write_text("test-model-key\n")
+    with (
+        OPENCODE.serve(Says("Hello from the model.")) as server,
+        LocalEngine(tmp_path, PATH=f"{programs}:{os.environ['PATH']}") as engine,
+    ):
+        unknown = connect(engine, "acp", "gpt-pilot", "--endpoint", server.url)
+        server.models = ["coder", "other"]
+        undecided = connect(engine, "acp", "opencode", "--endpoint", server.url)
+        key = ("--key-file", str(tmp_path / "key.txt"))
+        done = connect(engine, "acp", "opencode", "--endpoint", server.url, "--model", "coder", *key)
+        shown = {row.split()[0]: row for row in connect(engine).stdout.splitlines()}
+
+    assert (unknown.returncode, "opencode, qwen-code, goose" in unknown.stderr) == (2, True), unknown.stderr
+    assert f"labrats connect acp opencode --endpoint {server.url} --model coder" in undecided.stderr
+    assert (done.returncode, "Hello from the model." in done.stdout) == (0, True), done.stdout + done.stderr
+    assert server.key == "test-model-key"
+    assert "--provider acp --model coder" in done.stderr
+    assert "ready" in shown["acp"]
 
 
 @pytest.fixture

@@ -87,6 +87,11 @@ class AgentCli(ABC):
         return f"LABRATS_{self.provider.upper()}_PATH"
 
     @property
+    def task_fields(self) -> dict[str, Any]:
+        """The fields of a task by which its executor finds the program."""
+        return {"programs": {self.provider: self.installed()}}
+
+    @property
     def secrets(self) -> dict[str, str]:
         """The secrets of the model."""
         return {self.key_names[0]: KEY}

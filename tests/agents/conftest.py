@@ -65,7 +65,7 @@ def attempt_on(cli: AgentCli, tmp_path: Path, unique_name: str, sandbox: Sandbox
         url = server.url if isinstance(server, ModelServer) else server
         usual: dict[str, Any] = {"provider": cli.provider, "model": cli.model, "timeout_ms": 60_000, "network": network}
         inputs: dict[str, Any] = {
-            "programs": {cli.provider: cli.installed()},
+            **cli.task_fields,
             "secrets": cli.secrets,
             "sandbox": sandbox,
             "git_addresses": LOOPBACK,

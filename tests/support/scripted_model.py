@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -84,12 +84,17 @@ class ModelServer:
 
     requests: the bodies of the requests so far. headers: of the latest request.
     rejected: keys that are not accepted any more. Requests with one play no turn.
+    is_aside: whether the program makes a request on its own, such as for a title. It plays no turn either.
+    models: the names that the server lists. asides: the bodies of these requests so far.
     """
 
     turns: Sequence[Turn]
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: Message = field(default_factory=Message)
     rejected: set[str | None] = field(default_factory=set)
+    is_aside: Callable[[dict[str, Any]], bool] = lambda _: False
+    models: Sequence[str] = ()
+    asides: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -145,7 +150,11 @@ class _Handler(QuietHandler):
         self.answer(200)
 
     def do_GET(self) -> None:
-        self.answer(404, b"{}", JSON)
+        models = [{"id": name} for name in self.server_script.models]
+        if models and self.path.endswith("/models"):
+            self.answer(200, json.dumps({"data": models}).encode(), JSON)
+        else:
+            self.answer(404, b"{}", JSON)
 
     def do_POST(self) -> None:
         body = json.loads(self.body())
@@ -155,6 +164,9 @@ class _Handler(QuietHandler):
         turn: Turn
         if self.headers["Authorization"] and self.headers["Authorization"].split()[-1] in self.server_script.rejected:
             number, turn = 0, Refuses(401, "invalid_token", "the token has expired")
+        elif self.server_script.is_aside(body):
+            self.server_script.asides.append(body)
+            number, turn = 0, Says("A title")
         else:
             number, turn = self.server_script.next_turn(body, self.headers)
         match turn:

@@ -7,6 +7,7 @@ import { body, client, type Schemas } from './client';
 export const PROVIDERS = [
   'claude',
   'codex',
+  'acp',
   'vllm',
   'gemma',
   'qwen',

@@ -1705,7 +1705,7 @@ export interface components {
              * @description The provider of its jobs, unless they set another.
              * @example claude
              */
-            defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            defaultProvider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
             defaultNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Defaultisolation */
@@ -1757,7 +1757,7 @@ export interface components {
             /** Defaulteffort */
             defaultEffort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /** Defaultprovider */
-            defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            defaultProvider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
             defaultNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Defaultisolation */
@@ -2066,7 +2066,7 @@ export interface components {
              * @description The provider that runs its jobs.
              * @enum {string}
              */
-            provider: "claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock";
+            provider: "claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock";
             /**
              * Model
              * @description The provider's name for the model.
@@ -2087,6 +2087,12 @@ export interface components {
             credentialsRef?: string | null;
             prices?: components["schemas"]["PricesBody"] | null;
             sampling?: components["schemas"]["SamplingBody"] | null;
+            /** Command */
+            command?: string[] | null;
+            /** Environment */
+            environment?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * AiModelList
@@ -2108,7 +2114,7 @@ export interface components {
              * Provider
              * @enum {string}
              */
-            provider?: "claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock";
+            provider?: "claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock";
             /** Model */
             model?: string;
             /**
@@ -2122,6 +2128,12 @@ export interface components {
             credentialsRef?: string | null;
             prices?: components["schemas"]["PricesBody"] | null;
             sampling?: components["schemas"]["SamplingBody"] | null;
+            /** Command */
+            command?: string[] | null;
+            /** Environment */
+            environment?: {
+                [key: string]: string;
+            } | null;
             /**
              * Resourceversion
              * @description The change is refused unless this version is current.
@@ -2170,6 +2182,18 @@ export interface components {
              */
             assumedCacheRead: number | null;
             sampling: components["schemas"]["SamplingView"] | null;
+            /**
+             * Command
+             * @example null
+             */
+            command: string[] | null;
+            /**
+             * Environment
+             * @example null
+             */
+            environment: {
+                [key: string]: string;
+            } | null;
             /**
              * Active
              * @description Number of jobs that hold a slot.
@@ -2842,7 +2866,7 @@ export interface components {
              * Provider
              * @description The provider that runs the job.
              */
-            provider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            provider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /**
              * Fast
              * @description Fast mode; Claude only.
@@ -3307,7 +3331,7 @@ export interface components {
              * @example qwen
              * @enum {string}
              */
-            provider: "claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock";
+            provider: "claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock";
             /**
              * Model
              * @example qwen2.5-0.5b
@@ -3617,7 +3641,7 @@ export interface components {
              * Provider
              * @description The provider, as in `config.provider` of a job. Default: that of the configured model.
              */
-            provider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            provider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Model */
             model?: string | null;
             /** Effort */
@@ -5733,7 +5757,7 @@ export interface components {
              * Provider
              * @description The provider that runs the jobs.
              */
-            provider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            provider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /**
              * Agenttriggername
              * @description The only agent that receives this repository's events.
@@ -15756,6 +15780,8 @@ export interface operations {
                      *           },
                      *           "assumedCacheRead": null,
                      *           "sampling": null,
+                     *           "command": null,
+                     *           "environment": null,
                      *           "active": 1,
                      *           "queued": 0,
                      *           "pausedUntil": null,
@@ -15884,6 +15910,8 @@ export interface operations {
                      *       },
                      *       "assumedCacheRead": null,
                      *       "sampling": null,
+                     *       "command": null,
+                     *       "environment": null,
                      *       "active": 1,
                      *       "queued": 0,
                      *       "pausedUntil": null,
@@ -16072,6 +16100,8 @@ export interface operations {
                      *       },
                      *       "assumedCacheRead": null,
                      *       "sampling": null,
+                     *       "command": null,
+                     *       "environment": null,
                      *       "active": 1,
                      *       "queued": 0,
                      *       "pausedUntil": null,
@@ -16299,6 +16329,8 @@ export interface operations {
                      *       },
                      *       "assumedCacheRead": null,
                      *       "sampling": null,
+                     *       "command": null,
+                     *       "environment": null,
                      *       "active": 1,
                      *       "queued": 0,
                      *       "pausedUntil": null,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Request
 from msgspec.structs import replace
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from labrats.api.http.idempotency import IdempotencyKey, Intent
@@ -24,15 +24,17 @@ from labrats.api.routes.resources import (
 )
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
-from labrats.api.schemas.patterns import WEB_ADDRESS
+from labrats.api.schemas.patterns import NO_NUL, VARIABLE, WEB_ADDRESS
 from labrats.api.schemas.sampling import SamplingBody, SamplingView, sampling
 from labrats.api.services import Services
+from labrats.model.acp_programs import ACP_PROGRAMS
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
 from labrats.model.core_resources import Secret
-from labrats.model.errors import NotFound
+from labrats.model.errors import Invalid, NotFound, Problem
 from labrats.model.phases import Phase
-from labrats.model.provider_spec import provider_spec, supporting
+from labrats.model.provider_spec import ACP, provider_spec, supporting
 from labrats.model.record import Metadata
+from labrats.model.variables import LONGEST_VARIABLE, MAX_VARIABLES
 
 router = api_router("AI models")
 
@@ -55,6 +57,27 @@ Endpoint = Annotated[
         max_length=2048,
         description="The address of the model's server. Default: the provider's.",
         examples=["http://10.0.0.5:8000/v1"],
+    ),
+]
+Command = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=NO_NUL)]],
+    Field(
+        min_length=1,
+        max_length=50,
+        description="The program of the provider `acp` with its arguments: one that speaks the Agent Client Protocol.",
+        examples=[["opencode", "acp"]],
+    ),
+]
+ProgramEnvironment = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=LONGEST_VARIABLE, pattern=VARIABLE)],
+        Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)],
+    ],
+    Field(
+        max_length=MAX_VARIABLES,
+        description="Environment variables of the `command`. `{url}`, `{token}` and `{model}` in a value stand for the "
+        "address of the model's server, a token for it, and the model.",
+        examples=[{"OPENAI_BASE_URL": "{url}", "OPENAI_API_KEY": "{token}"}],
     ),
 ]
 ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["claude-opus"])]
@@ -92,6 +115,8 @@ class AiModelBody(RequestBody):
     credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")
     prices: PricesBody | None = None
     sampling: SamplingBody | None = None
+    command: Command | None = None
+    environment: ProgramEnvironment | None = None
 
 
 class AiModelPatch(PatchBody):
@@ -108,6 +133,8 @@ class AiModelPatch(PatchBody):
     credentials_ref: Name | None = None
     prices: PricesBody | None = None
     sampling: SamplingBody | None = None
+    command: Command | None = None
+    environment: ProgramEnvironment | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -136,6 +163,8 @@ class AiModelView(ResponseBody):
         examples=[None],
     )
     sampling: SamplingView | None
+    command: list[str] | None = Field(examples=[None])
+    environment: dict[str, str] | None = Field(examples=[None])
     active: int = Field(description="Number of jobs that hold a slot.", examples=[1])
     queued: int = Field(description="Number of jobs that wait for a slot.", examples=[0])
     paused_until: datetime | None = Field(
@@ -184,7 +213,10 @@ async def create_ai_model(request: Request, body: AiModelBody, idempotency_key: 
         credentials_ref=body.credentials_ref,
         prices=_prices(body.prices),
         sampling=sampling(body.sampling),
+        command=_command(body.command),
+        environment=body.environment,
     )
+    _check_program(spec)
     metadata = Metadata(name=body.name, annotations=intent.annotations if intent else {})
     async with services.catalog.changing:
         existing = await services.store.list(AiModel)
@@ -221,6 +253,7 @@ async def change_ai_model(request: Request, name: ModelName, body: AiModelPatch)
 
         def apply(ai_model: AiModel) -> AiModel:
             changed = replace(ai_model, spec=_patched(ai_model.spec, body))
+            _check_program(changed.spec)
             _check_unique(name, changed.spec, others)
             return changed
 
@@ -265,7 +298,25 @@ def _prices(body: PricesBody | None) -> Prices | None:
     return Prices(**body.model_dump()) if body else None
 
 
-_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {"prices": _prices, "sampling": sampling}
+def _command(body: list[str] | None) -> tuple[str, ...] | None:
+    return None if body is None else tuple(body)
+
+
+def _check_program(spec: AiModelSpec) -> None:
+    """Raise Invalid if the provider needs a program and has none, or the other way round."""
+    if spec.provider == ACP and not spec.command:
+        known = ", ".join(" ".join(program.command) for program in ACP_PROGRAMS.values())
+        raise Invalid(Problem("command", f"is required for the provider acp: a program with its arguments ({known})"))
+    if spec.provider != ACP and (spec.command or spec.environment):
+        field = "command" if spec.command else "environment"
+        raise Invalid(Problem(field, f"is only for the provider acp, not for {spec.provider}"))
+
+
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "prices": _prices,
+    "sampling": sampling,
+    "command": _command,
+}
 
 
 def _prices_view(prices: Prices) -> dict[str, float | None]:
@@ -299,6 +350,8 @@ def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]
     """Yield warnings of settings without effect and of missing credentials, which may be created later."""
     if spec.sampling and spec.provider not in supporting("sampling"):
         yield f"`sampling` has no effect: only the providers {' and '.join(supporting('sampling'))} support it"
+    if provider_spec(spec.provider).is_self_hosted and spec.endpoint is None:
+        yield "there is no `endpoint`: jobs on this model fail until it has the address of the model's server"
     if (name := spec.credentials_ref) is None:
         return
     keys = provider_spec(spec.provider).keys
@@ -325,6 +378,8 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
         "prices": prices and _prices_view(prices),
         "assumedCacheRead": prices.effective_cache_read if prices and prices.cache_read is None else None,
         "sampling": spec.sampling,
+        "command": spec.command,
+        "environment": spec.environment,
         "active": services.job_index.counts_by_model(Phase.RUNNING).get(key, 0),
         "queued": services.job_index.counts_by_model(Phase.PENDING).get(key, 0),
         "pausedUntil": services.job_index.paused_until(*key, services.clock.now()),

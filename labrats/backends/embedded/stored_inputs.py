@@ -13,7 +13,7 @@ from labrats.files.attempt_inputs import (
 )
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, NotFound
-from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
+from labrats.model.provider_spec import provider_spec
 from labrats.ports import Attempt, Store
 
 
@@ -42,15 +42,15 @@ class StoredInputs:
     async def _secrets(self, attempt: Attempt, inputs: AttemptInputs) -> dict[str, str]:
         """Return the contents of `secrets/`.
 
-        A model without a Secret has its credentials from the engine's environment, except for a local model with a
-        server of its own: that would get the key of Codex.
+        A model without a Secret has its credentials from the engine's environment, except for a model with a server
+        of its own: that would get the key of Codex.
         """
         secrets: dict[str, str] = {}
         for secret in inputs.secrets:
             data = await self._secret(secret)
             secrets |= {file: data[key] for file, key in secret.files(data).items()}
         ai_model, provider = attempt.ai_model.spec if attempt.ai_model else None, attempt.job.resolved.provider
-        has_own_server = ai_model is not None and ai_model.endpoint and provider in LOCAL_PROVIDERS
+        has_own_server = ai_model is not None and ai_model.endpoint and provider_spec(provider).is_self_hosted
         if not (has_own_server or (ai_model and ai_model.credentials_ref)):
             names = provider_spec(provider).keys
             secrets |= {name: value for name in names if (value := self._environment.get(name))}

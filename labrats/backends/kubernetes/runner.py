@@ -49,7 +49,7 @@ from labrats.model.isolation import Isolation
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.network import Network
 from labrats.model.protocol import ErrorEvent, ResultEvent
-from labrats.model.provider_spec import LOCAL_PROVIDERS, provider_spec
+from labrats.model.provider_spec import ACP, LOCAL_PROVIDERS, provider_spec
 from labrats.ports import (
     Alive,
     Attempt,
@@ -412,7 +412,8 @@ class KubernetesRunner(AttemptResults):
             if user == "model" and (key := provider_spec(provider).key_to_proxy(endpoint, keys))
         ]
         with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
-        is_keyless = self._egress.confines(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None
+        needs_filter = provider == ACP or (provider in LOCAL_PROVIDERS and self._egress.confines(attempt))
+        is_keyless = needs_filter and endpoint is not None
         pods, has_proxy = self._settings.pods, bool(proxied) or is_keyless
         expires_at = int(self._clock.now().timestamp()) + deadline_seconds(attempt, pods)
         return PodCredentials(

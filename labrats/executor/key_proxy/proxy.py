@@ -19,6 +19,7 @@ from labrats.executor.key_proxy.model_server import Api, ApprovedRequest, Runnin
 from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
 from labrats.executor.key_proxy.responses import ErrorBody, KeyRedactor, Refused, Unanswered
 from labrats.executor.key_proxy.usage_reader import UsageReader
+from labrats.executor.model_errors import ERROR_BODY_BYTES, reason_in_body
 from labrats.model.job import Usage
 from labrats.model.protocol import ModelRequest
 from labrats.net.retry_after import retry_after_seconds
@@ -72,6 +73,7 @@ class _Exchange:
     is_overload: bool = False
     retry_after_seconds: float | None = None
     removed: Sequence[str] = ()
+    error: str = ""
 
     def finished(self) -> ModelRequest:
         return ModelRequest(
@@ -86,6 +88,7 @@ class _Exchange:
             retry_after_seconds=self.retry_after_seconds,
             estimated=self.estimated,
             removed_fields=tuple(self.removed),
+            error=self.error,
         )
 
 
@@ -247,7 +250,7 @@ class KeyProxy:
             await self._forward_answer(client, upstream, response, exchange, sent, reader)
         else:
             try:
-                await self._forward_response(client, upstream, response)
+                exchange.error = await self._forward_response(client, upstream, response)
             finally:
                 if _has_failed(response.status_code) and request.is_answered_by_a_model:
                     exchange.counted = self._budget.usage_of_failed(sent)
@@ -285,7 +288,9 @@ class KeyProxy:
         upstream: HttpConnection,
         response: h11.Response,
         reader: UsageReader | None = None,
-    ) -> None:
+    ) -> str:
+        """Forward a response. Return the reason that a failed one gives; empty for any other."""
+        error = bytearray()
         try:
             redactor = KeyRedactor(self._policy.server.key)
             kept = [
@@ -306,7 +311,11 @@ class KeyProxy:
                     reader.feed(bytes(event.data))
                 if part := redactor.feed(bytes(event.data)):
                     await client.send(h11.Data(data=part))
-            await client.send(h11.Data(data=redactor.flush()), h11.EndOfMessage())
+                    if not is_answer and len(error) < ERROR_BODY_BYTES:
+                        error += part
+            rest = redactor.flush()
+            await client.send(h11.Data(data=rest), h11.EndOfMessage())
+            return reason_in_body(bytes(error + rest)) if not is_answer else ""
         except BaseException:
             upstream.abort()
             raise

@@ -20,6 +20,7 @@ from labrats.executor.process_exit import describe_status, run_to_end
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
+from labrats.model.acp_programs import install_command_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.provider_spec import AGENT_PROGRAMS
@@ -72,20 +73,25 @@ async def run_cli(
     inherited: Collection[int] = (),
     stderr: StandardError | None = None,
     shared: Collection[Path] = (),
+    stdin: BinaryIO | None = None,
+    interrupt: Callable[[Subprocess], None] = Subprocess.interrupt,
 ) -> ProgramExit:
     """Run `command` in the workspace with the prompt on standard input, and call `on_line` with each line of output.
 
     Reading continues until the program and the processes that it left running have exited. If `on_line` raises or the
     caller is cancelled, the program is ended early. Raises LeftRunning if a process survives.
 
-    on_final_line: called with the output after SIGINT when the program is ended early. If None, no SIGINT is sent.
+    on_final_line: called with the output after `interrupt` when the program is ended early. If None, it is not
+                   interrupted.
     stop_signal:   the signal that then asks the program to end.
     inherited:     file descriptors that the program inherits.
     stderr:        the program's standard error, if the caller reads it while the program runs.
     shared:        see `sandboxed_command`.
+    stdin:         the program's standard input, if it is not the prompt.
+    interrupt:     asks the program to stop its work; by default SIGINT.
     """
     with (
-        _file_in_memory(context.prompt) as stdin,
+        nullcontext(stdin) if stdin else _file_in_memory(context.prompt) as input_file,
         nullcontext(stderr) if stderr else StandardError() as errors,
         sandboxed_command(command, context, shared) as full_command,
     ):
@@ -94,7 +100,7 @@ async def run_cli(
                 full_command,
                 context.workspace,
                 {**environment, **network.variables},
-                stdin=stdin,
+                stdin=input_file,
                 stderr=errors.writable,
                 grace_seconds=_GRACE_SECONDS,
                 stop_signal=stop_signal,
@@ -111,7 +117,8 @@ async def run_cli(
                     status = await exited
                 except BaseException:
                     if on_final_line:
-                        await _interrupt_and_read(process, lines, on_final_line)
+                        interrupt(process)
+                        await _read_final_lines(lines, on_final_line)
                     raise
         errors.finish()
         if errors.has_overflowed:
@@ -137,9 +144,8 @@ def no_result_failure(name: str, program_exit: ProgramExit) -> GiveUp:
     return GiveUp(FailedCode.AGENT_ERROR, f"{name} {program_exit} without a result: {program_exit.stderr_summary}")
 
 
-async def _interrupt_and_read(process: Subprocess, lines: LineReader, on_final_line: Callable[[bytes], None]) -> None:
-    """Send SIGINT to the program, and pass its further output to `on_final_line` for a limited time."""
-    process.interrupt()
+async def _read_final_lines(lines: LineReader, on_final_line: Callable[[bytes], None]) -> None:
+    """Pass the further output of an interrupted program to `on_final_line` for a limited time."""
     with suppress(TimeoutError, LeftRunning):
         async with asyncio.timeout(_FINAL_OUTPUT_SECONDS):
             async for line in lines:
@@ -181,6 +187,19 @@ def find_program(context: RunContext, provider: str, name: str, package: str) ->
         else f"{name} is not installed: run `npm install -g {package}`, or set {variable} to the program"
     )
     raise GiveUp(FailedCode.INVALID, f"{problem}; on Kubernetes, add it to the executor's image")
+
+
+def find_acp_program(name: str) -> str:
+    """Return the path of the program that an AiModel's command names. Raises GiveUp if it cannot be executed."""
+    if program := shutil.which(name):
+        return program
+    if denied := denied_program(name):
+        raise GiveUp(FailedCode.INVALID, f"{name} cannot be run: {denied}")
+    command = install_command_of(name)
+    advice = f"run `{command}`" if command else "install it, or name its path in the AiModel's `command`"
+    raise GiveUp(
+        FailedCode.INVALID, f"{name} is not installed: {advice}; on Kubernetes, add it to the executor's image"
+    )
 
 
 def warn_of_old_program(context: RunContext, provider: str, version: str) -> None:

@@ -10,11 +10,11 @@ import httpx2
 import msgspec
 
 from labrats.executor.failure_advice import invalid_endpoint_message
+from labrats.executor.model_errors import one_line
 from labrats.executor.providers.chat_errors import (
     CONNECT_SECONDS,
     ErrorResponse,
     ServerUnreachable,
-    one_line,
     parse_error,
     raise_for_status,
     read_at_most,

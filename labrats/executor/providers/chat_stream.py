@@ -7,7 +7,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from labrats.executor.providers.chat_errors import ErrorResponse, ServerUnreachable, one_line, parse_error
+from labrats.executor.model_errors import one_line
+from labrats.executor.providers.chat_errors import ErrorResponse, ServerUnreachable, parse_error
 from labrats.executor.providers.endless_output import EndlessOutputDetector
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage

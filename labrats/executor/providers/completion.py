@@ -1,17 +1,15 @@
 """Request a completion from a local model: log it while it arrives, and count its usage even if it fails."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from labrats.executor.context import RunContext
 from labrats.executor.providers.chat_client import ChatClient
 from labrats.executor.providers.chat_stream import Completion, Message
-from labrats.executor.providers.line_logger import LineLogger
+from labrats.executor.providers.line_logger import REASONING_PREFIX, LineLogger
 from labrats.executor.providers.silence_limit import SilenceTimer
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
-
-_REASONING_PREFIX: Final = "[thinking] "
 
 
 class CompletionLogger:
@@ -23,7 +21,7 @@ class CompletionLogger:
         self._silence_timer = silence_timer
         self._shows_text = shows_text
         self._text = LineLogger(context.events)
-        self._reasoning = LineLogger(context.events, _REASONING_PREFIX)
+        self._reasoning = LineLogger(context.events, REASONING_PREFIX)
 
     def on_data(self) -> None:
         self._silence_timer.reset()

@@ -6,6 +6,9 @@ from typing import Final
 from labrats.executor.event_writer import EventWriter
 from labrats.model.redaction import WORD_END
 
+REASONING_PREFIX: Final = "[thinking] "
+"""Start of a line of the model's reasoning."""
+
 _LONG_CHARACTERS: Final = 200
 _SLOW_SECONDS: Final = 3.0
 """Length and age from which an incomplete line is logged in parts."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers import claude, codex, local, mock
+from labrats.executor.providers import acp, claude, codex, local, mock
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -15,6 +15,7 @@ It raises GiveUp on failure, and ends its processes when it is cancelled.
 """
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
+    "acp": acp.run,
     "claude": claude.run,
     "codex": codex.run,
     "gemma": local.run,

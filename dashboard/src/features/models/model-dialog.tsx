@@ -197,6 +197,26 @@ function ModelFields({ form, isNew = false }: { form: FormState<ModelDraft>; isN
           hint="Name of the Secret with the provider's key."
         />
       </FieldGroup>
+      {form.draft.provider === 'acp' && (
+        <FieldGroup title="Program">
+          <TextField
+            form={form}
+            name="command"
+            label="Command"
+            width="whole"
+            placeholder="opencode acp"
+            hint="A program that speaks the Agent Client Protocol. `labrats connect acp` knows some."
+          />
+          <TextField
+            form={form}
+            name="environment"
+            label="Environment"
+            width="whole"
+            placeholder={'{"OPENAI_BASE_URL": "{url}", "OPENAI_API_KEY": "{token}", "OPENAI_MODEL": "{model}"}'}
+            hint="A JSON object. {url}, {token} and {model} stand for the model's server, a token for it, and the model."
+          />
+        </FieldGroup>
+      )}
       <FieldGroup
         title="Prices"
         note="US dollars per million tokens. Without prices, the cost is what the provider reports, or unknown."

@@ -15,6 +15,8 @@ test('a model without prices has no prices, so that its cost is unknown rather t
       credentialsRef: null,
       prices: null,
       sampling: null,
+      command: null,
+      environment: null,
     },
   });
 });
@@ -46,6 +48,20 @@ test('a form of a model that is not changed stands for the same model', () => {
     credentialsRef: 's',
     prices: { input: 1, output: 2, cacheRead: 0.1, cacheWrite: null },
     sampling: { temperature: 0 },
+    command: null,
+    environment: null,
   } as unknown as AiModel;
   expect(modelBody(modelDraft(view)).body).toEqual(view);
+});
+
+test('a command is written as its words, and as JSON if a word has a space', () => {
+  const view = { name: 'a', provider: 'acp', model: 'q', slots: 1, environment: { A: '{url}' } };
+  for (const command of [
+    ['opencode', 'acp'],
+    ['sh', '-c', 'exec agent'],
+  ]) {
+    const draft = modelDraft({ ...view, command } as unknown as AiModel);
+    expect(modelBody(draft).body['command']).toEqual(command);
+  }
+  expect(modelDraft({ ...view, command: ['opencode', 'acp'] } as unknown as AiModel).command).toBe('opencode acp');
 });

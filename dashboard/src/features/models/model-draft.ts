@@ -1,6 +1,7 @@
 /** The form of an AiModel. */
 
 import type { AiModel } from '../../api/models';
+import { parseJson } from '../../lib/json';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 export interface ModelDraft {
@@ -15,6 +16,8 @@ export interface ModelDraft {
   priceCacheRead: string;
   priceCacheWrite: string;
   sampling: string;
+  command: string;
+  environment: string;
 }
 
 export const EMPTY_MODEL: ModelDraft = {
@@ -29,6 +32,8 @@ export const EMPTY_MODEL: ModelDraft = {
   priceCacheRead: '',
   priceCacheWrite: '',
   sampling: '',
+  command: '',
+  environment: '',
 };
 
 export const MODEL_LABELS: Record<keyof ModelDraft, string> = {
@@ -43,6 +48,8 @@ export const MODEL_LABELS: Record<keyof ModelDraft, string> = {
   priceCacheRead: 'Price of cache reads',
   priceCacheWrite: 'Price of cache writes',
   sampling: 'Sampling',
+  command: 'Command',
+  environment: 'Environment',
 };
 
 /** Fields of the form by the field of the API. */
@@ -68,6 +75,8 @@ export function modelDraft(model: AiModel): ModelDraft {
     priceCacheRead: text(prices?.cacheRead),
     priceCacheWrite: text(prices?.cacheWrite),
     sampling: model.sampling ? JSON.stringify(model.sampling) : '',
+    command: commandText(model.command),
+    environment: model.environment ? JSON.stringify(model.environment) : '',
   };
 }
 
@@ -98,6 +107,20 @@ export function modelBody(draft: ModelDraft): { body: Body; problems: Problems<M
         }
       : null,
     sampling: texts.json('sampling'),
+    command: commandOf(texts.text('command')),
+    environment: texts.json('environment'),
   };
   return { body, problems: texts.problems };
+}
+
+/** The words of a command; a JSON array if one of them has a space. */
+function commandText(command: readonly string[] | null): string {
+  if (command === null) return '';
+  return command.some((word) => /\s|^$|^\[/.test(word)) ? JSON.stringify(command) : command.join(' ');
+}
+
+function commandOf(text: string | null): string[] | null {
+  const parsed = text?.startsWith('[') ? parseJson(text) : null;
+  if (parsed && !('error' in parsed) && Array.isArray(parsed.value)) return parsed.value.map(String);
+  return text?.split(/\s+/) ?? null;
 }
