@@ -232,9 +232,10 @@ async def test_a_command_in_a_comment_starts_an_agent(
     async with an_admin_of(reporting) as admin:
         refused, _ = await comment(receiver, github, issue, "/labrats cancel")
         await until(lambda: reactions_to(github, refused) == ["confused"], PUBLISHED_SECONDS)
+        known = {job["id"] for job in await jobs_of_agent(admin, "ai-mock")}
         started, _ = await comment(receiver, github, issue, "/labrats run ai-mock")
         await until(lambda: reactions_to(github, started) == ["eyes"], PUBLISHED_SECONDS)
-        (job,) = await jobs_of_agent(admin, "ai-mock")
+        (job,) = [each for each in await jobs_of_agent(admin, "ai-mock") if each["id"] not in known]
         done = await published(admin, job["id"], PUBLISHED_SECONDS)
     assert done["metadata"]["number"] == issue.number
     written = [each["body"] for each in github.comments_of(issue) if each["user"]["login"] == APP_LOGIN]

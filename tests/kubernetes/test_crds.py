@@ -260,7 +260,7 @@ async def test_kubectl_prints_the_reason_of_a_refusal(kubectl: Kubectl) -> None:
         (
             "WebhookSource",
             {"type": "github"},
-            {"enabled": True, "allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR"]},
+            {"enabled": True, "mode": "webhook", "allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR"]},
         ),
     ],
 )
