@@ -131,7 +131,8 @@ tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .
 
 tests/agent-clis/acp/node_modules/.installed: tests/agent-clis/acp/package-lock.json | .venv/dev
 	@echo "Installing the agent programs of the Agent Client Protocol for the tests ..."
-	@cd tests/agent-clis/acp && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund
+	@# Some registries lack packages of these programs for other platforms, and so the lock does. npm ci refuses such a lock.
+	@cd tests/agent-clis/acp && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --no-save --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 agent-clis-newest: tests/agent-clis/newest/node_modules/.installed
