@@ -214,7 +214,7 @@ def _log_ignored_settings(context: RunContext) -> None:
         is_for_all_jobs = origins.get(name) in _LAYERS_FOR_ALL_JOBS
         if getattr(config, field) and not is_for_all_jobs and config.provider not in providers:
             accepting = (
-                f"providers {' and '.join(providers)} accept" if providers[1:] else f"provider {providers[0]} accepts"
+                f"providers {', '.join(providers)} accept" if providers[1:] else f"provider {providers[0]} accepts"
             )
             context.events.log(f"[config.{name} is ignored: only the {accepting} it]")
 

@@ -42,7 +42,8 @@ async def test_model_is_created_with_every_optional_field(admin: User, name: str
     created = answer.json()
     assert ["there is no Secret 'vllm-credentials'" in warning for warning in created["warnings"]] == [True]
     assert created == body | {
-        "id": name, "assumedCacheRead": None, "active": 0, "queued": 0, "pausedUntil": None,
+        "id": name, "assumedCacheRead": None, "command": None, "environment": None,
+        "active": 0, "queued": 0, "pausedUntil": None,
         "resourceVersion": created["resourceVersion"],
         "warnings": created["warnings"],
     }  # fmt: skip
@@ -61,7 +62,7 @@ async def test_missing_or_unused_credentials_cause_a_warning(admin: User, ai_mod
 
 async def test_sampling_is_stored_and_checked_against_bounds(admin: User, ai_model: dict[str, Any], name: str) -> None:
     sampling = {"temperature": 0.2, "topK": 40, "seed": 7, "reasoningEffort": "low"}
-    changed = (await patch(admin, name, provider="qwen", sampling=sampling)).json()
+    changed = (await patch(admin, name, provider="qwen", sampling=sampling, endpoint="http://127.0.0.1:1/v1")).json()
     assert changed["sampling"] == sampling
     assert changed["warnings"] == []
 
@@ -75,7 +76,9 @@ async def test_sampling_is_stored_and_checked_against_bounds(admin: User, ai_mod
 
 async def test_omitted_fields_of_a_new_model_are_null(ai_model: dict[str, Any]) -> None:
     nulls = {field for field, value in ai_model.items() if value is None}
-    assert nulls == {"endpoint", "credentialsRef", "prices", "assumedCacheRead", "sampling", "pausedUntil"}
+    assert nulls == {
+        "endpoint", "credentialsRef", "prices", "assumedCacheRead", "sampling", "command", "environment", "pausedUntil",
+    }  # fmt: skip
 
 
 async def test_duplicate_name_and_duplicate_provider_model_pair_are_refused(

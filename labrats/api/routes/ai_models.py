@@ -349,7 +349,7 @@ async def _secret(name: str, services: Services) -> Secret | None:
 def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]:
     """Yield warnings of settings without effect and of missing credentials, which may be created later."""
     if spec.sampling and spec.provider not in supporting("sampling"):
-        yield f"`sampling` has no effect: only the providers {' and '.join(supporting('sampling'))} support it"
+        yield f"`sampling` has no effect: only the providers {', '.join(supporting('sampling'))} support it"
     if provider_spec(spec.provider).is_self_hosted and spec.endpoint is None:
         yield "there is no `endpoint`: jobs on this model fail until it has the address of the model's server"
     if (name := spec.credentials_ref) is None:

@@ -32,11 +32,11 @@ def shell_lines(page: str) -> Iterator[list[str]]:
     """Yield the words of each command in the shell blocks of `page`. A command may span lines."""
     for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
         text = ""
-        for line in block.splitlines(keepends=True):
+        for line in block.replace("\\\n", " ").splitlines(keepends=True):
             text += line
             try:
                 words = shlex.split(text, comments=True)
-            except ValueError:  # a quotation or an escaped line end continues
+            except ValueError:  # a quotation continues
                 continue
             yield words
             text = ""

@@ -107,7 +107,7 @@ def test_log_says_that_the_provider_ignores_mcp_servers(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"log": "hello"}], config=config)
     attempt.run()
 
-    assert attempt.logs == ["[config.mcpServers is ignored: only the providers claude and codex accept it]", "hello"]
+    assert attempt.logs == ["[config.mcpServers is ignored: only the providers claude, codex, acp accept it]", "hello"]
 
 
 def test_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def test_advice_on_a_rate_limit_names_the_ai_model(tmp_path: Path) -> None:
     [
         ({"fast": True}, "[config.fast is ignored: only the provider claude accepts it]"),
         ({"fallback_model": "x"}, "[config.fallbackModel is ignored: only the provider claude accepts it]"),
-        ({"effort": "high"}, "[config.effort is ignored: only the providers claude and codex accept it]"),
+        ({"effort": "high"}, "[config.effort is ignored: only the providers claude, codex accept it]"),
         (
             {"react_enabled": True},
-            "[config.reactEnabled is ignored: only the providers vllm and gemma and qwen accept it]",
+            "[config.reactEnabled is ignored: only the providers vllm, gemma, qwen accept it]",
         ),
     ],
 )
