@@ -49,6 +49,10 @@ class GitHubSetup(ForgeSetup):
     def __init__(self, github: GitHub) -> None:
         self._github = github
 
+    @property
+    def web_url(self) -> str:
+        return self._github.web_url
+
     async def check_token(self, token: str, repositories: Sequence[str]) -> CheckedCredentials:
         async with self._github.client(token) as client:
             user = await self._github.request(client, "GET", "/user")
@@ -60,7 +64,7 @@ class GitHubSetup(ForgeSetup):
     def app_form(
         self, agents: Iterable[AiAgent], redirect_url: str, organization: str | None, hook_url: str | None
     ) -> AppForm:
-        web, state = self._github.web_url, secrets.token_urlsafe(16)
+        web, state = self.web_url, secrets.token_urlsafe(16)
         owner = f"/organizations/{quote(organization)}" if organization else ""
         manifest = app_manifest(agents, web, redirect_url, hook_url)
         return AppForm(f"{web}{owner}/settings/apps/new?state={state}", manifest, state)
@@ -108,7 +112,7 @@ class GitHubSetup(ForgeSetup):
         try:
             yield
         except RefusedToApp as error:
-            step = advice.get(error.status, f"look at the App's settings: {self._github.web_url}/settings/apps")
+            step = advice.get(error.status, f"look at the App's settings: {self.web_url}/settings/apps")
             raise RefusedByForge(f"{error}: {step}") from error
 
     async def _writable(self, client: httpx2.AsyncClient, name: str) -> tuple[_Repository, httpx2.Headers]:
@@ -127,7 +131,7 @@ class GitHubSetup(ForgeSetup):
         scopes = headers.get("X-OAuth-Scopes")  # of a classic token
         needed = "repo" if repository.private else "public_repo"
         if scopes is not None and not {"repo", needed} & set(scopes.replace(" ", "").split(",")):
-            advice = f"add it at {self._github.web_url}/settings/tokens, then try again"
+            advice = f"add it at {self.web_url}/settings/tokens, then try again"
             raise RefusedByForge(f"the token lacks the scope `{needed}`: {advice}")
         if not repository.permissions.push:
             advice = "let an admin of the repository give it the role Write, or use the token of another account"
@@ -140,7 +144,7 @@ class GitHubSetup(ForgeSetup):
 
     def _refusal(self, response: httpx2.Response, name: str, permission: str = "") -> Exception:
         """Return the error for an answer about `name`. permission: that the request needs."""
-        tokens = f"{self._github.web_url}/settings/personal-access-tokens"
+        tokens = f"{self.web_url}/settings/personal-access-tokens"
         status, message = response.status_code, _message(response)
         if status == HTTPStatus.UNAUTHORIZED:
             advice = f"create another one at {tokens}/new"
@@ -156,7 +160,7 @@ class GitHubSetup(ForgeSetup):
         if status != HTTPStatus.FORBIDDEN or is_limited:
             return self._github.later(response)
         if "SAML" in message:
-            advice = f"authorize it at {self._github.web_url}/settings/tokens (Configure SSO)"
+            advice = f"authorize it at {self.web_url}/settings/tokens (Configure SSO)"
             return RefusedByForge(f"the organization of {name} wants the token authorized for single sign-on: {advice}")
         if "forbids" in message:
             advice = "use a fine-grained token that the organization allows, or let one of its owners allow this one"

@@ -119,6 +119,10 @@ class NewApp:
 class ForgeSetup(Protocol):
     """Connects repositories of the forge. Each method raises RefusedByForge, RetryLater."""
 
+    @property
+    def web_url(self) -> str:
+        """The address of its pages, such as https://github.com."""
+
     async def check_token(self, token: str, repositories: Sequence[str]) -> CheckedCredentials:
         """Check that a personal token may read the events of the repositories, and that its owner may write there."""
 

@@ -25,6 +25,9 @@ APP_ID: Final = "appId"
 PRIVATE_KEY: Final = "privateKey"
 """The keys of the Secret that `credentials_ref` names: either those of a GitHub App, or a token."""
 
+APP_SECRET: Final = "github-app"  # noqa: S105, the name of a Secret
+"""The Secret with the App that `labrats connect github` has created."""
+
 WEBHOOK_SECRET: Final = "webhookSecret"  # noqa: S105, the name of a key
 """The key of that Secret with which an App signs its deliveries, if `labrats connect github` has created the App."""
 

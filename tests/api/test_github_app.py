@@ -43,6 +43,11 @@ async def form_of(admin: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
     return form
 
 
+async def github_of(admin: httpx2.AsyncClient) -> dict[str, Any]:
+    shown: dict[str, Any] = (await admin.get("https://engine.test/api/system")).json()["github"]
+    return shown
+
+
 async def submit(form: dict[str, Any]) -> dict[str, str]:
     """Send the form as a browser does. Return the query with which GitHub sends the browser back."""
     manifest = httpx2.Response(200, json=form["manifest"]).text
@@ -67,6 +72,11 @@ async def test_form_leads_to_a_stored_app_whose_repositories_are_read_without_a_
     api: Api, github: GitHubStandIn, admin: httpx2.AsyncClient
 ) -> None:
     assert "labrats connect github" in await refusal(await admin.get(f"{URL}/app"), 404)
+    unconnected = {
+        "url": github.url, "hasApp": False, "sources": [], "problem": "no repository is connected",
+        "command": "labrats connect github",
+    }  # fmt: skip
+    assert await github_of(admin) == unconnected
     form = await form_of(admin)
     assert (form["mode"], form["address"]) == ("poll", f"{github.url}/settings/apps/new?state={form['state']}")
     assert form["manifest"].keys().isdisjoint({"hook_attributes", "default_events"})
@@ -87,6 +97,8 @@ async def test_form_leads_to_a_stored_app_whose_repositories_are_read_without_a_
     assert stored.json() == app
     assert (await api.store.get(Secret, "github-app")).data == {"appId": APP_ID, "privateKey": APP_KEY_PEM}
     assert (await admin.get(f"{URL}/app")).json() == app
+    problem = "the GitHub App has no repository yet"
+    assert await github_of(admin) == unconnected | {"hasApp": True, "problem": problem}
 
     github.access.installed = {"octo/demo"}
     assert (await admin.get(f"{URL}/app")).json() == app | {"repositories": ["octo/demo"]}
@@ -95,6 +107,16 @@ async def test_form_leads_to_a_stored_app_whose_repositories_are_read_without_a_
         "source": "github", "secret": "github-app", "login": APP_LOGIN, "repositories": ["octo/demo"], "mode": "poll",
         "seeded": 4, "drawback": None,
     }  # fmt: skip
+    source = {"name": "github", "mode": "poll", "repositories": ["octo/demo"]}
+    assert await github_of(admin) == unconnected | {
+        "hasApp": True, "sources": [source], "problem": None, "command": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"write_secrets": False}])
+async def test_form_is_refused_where_the_app_could_not_be_stored(api: Api, admin: httpx2.AsyncClient) -> None:
+    answer = await admin.post(f"{URL}/app/form", json={"redirectUrl": CALLBACK})
+    assert "the API writes no Secrets here" in await refusal(answer)
 
 
 @pytest.mark.parametrize("settings", [{"public_url": PUBLIC}])

@@ -3922,6 +3922,61 @@ export interface components {
             drawback: string | null;
         };
         /**
+         * GitHubSourceView
+         * @description An enabled source of GitHub's events.
+         */
+        GitHubSourceView: {
+            /**
+             * Name
+             * @example github
+             */
+            name: string;
+            /**
+             * Mode
+             * @example poll
+             */
+            mode: string;
+            /**
+             * Repositories
+             * @description In the mode `webhook`, others deliver events, too.
+             * @example [
+             *       "octocat/hello-world"
+             *     ]
+             */
+            repositories: string[];
+        };
+        /**
+         * GitHubView
+         * @description The connection with GitHub.
+         */
+        GitHubView: {
+            /**
+             * Url
+             * @description The address of its pages.
+             * @example https://github.com
+             */
+            url: string;
+            /**
+             * Hasapp
+             * @description True if an App was created by `labrats connect github`.
+             */
+            hasApp: boolean;
+            /** Sources */
+            sources: components["schemas"]["GitHubSourceView"][];
+            /**
+             * Problem
+             * @description Why its events start no agents, or some of them; null without a problem.
+             * @example no repository is connected
+             */
+            problem: string | null;
+            /**
+             * Command
+             * @description The command that helps; null without one.
+             * @example labrats connect github
+             */
+            command: string | null;
+        };
+        /**
          * Ingested
          * @description The result of an event.
          */
@@ -6702,6 +6757,7 @@ export interface components {
              * @description The providers that can run jobs here, and what others need.
              */
             providers: components["schemas"]["ProviderView"][];
+            github: components["schemas"]["GitHubView"];
         };
         /**
          * ThreadAction
@@ -19557,7 +19613,22 @@ export interface operations {
                      *           "problem": "Claude Code is not installed",
                      *           "command": "npm install -g @anthropic-ai/claude-code"
                      *         }
-                     *       ]
+                     *       ],
+                     *       "github": {
+                     *         "url": "https://github.com",
+                     *         "hasApp": true,
+                     *         "sources": [
+                     *           {
+                     *             "name": "github",
+                     *             "mode": "poll",
+                     *             "repositories": [
+                     *               "octocat/hello-world"
+                     *             ]
+                     *           }
+                     *         ],
+                     *         "problem": "no repository is connected",
+                     *         "command": "labrats connect github"
+                     *       }
                      *     }
                      */
                     "application/json": components["schemas"]["SystemView"];

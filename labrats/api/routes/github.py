@@ -30,6 +30,7 @@ from labrats.model.job import KeyReference
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import (
     APP_ID,
+    APP_SECRET,
     GITHUB,
     POLL,
     PRIVATE_KEY,
@@ -44,7 +45,6 @@ from labrats.seeds import github_agents
 router = api_router("GitHub")
 
 TOKEN_SECRET: Final = "github-token"  # noqa: S105, the name of a Secret
-APP_SECRET: Final = "github-app"  # noqa: S105, the name of a Secret
 
 Token = Annotated[str, StringConstraints(max_length=1024, pattern=PRINTABLE)]
 Mode = Literal["webhook", "poll"]
@@ -155,6 +155,7 @@ async def describe_github_app(request: Request, body: GitHubAppFormBody) -> Resp
     The agents are those that listen to GitHub or, without any, the default ones. Nothing is stored.
     """
     services = services_of(request)
+    check_secrets_allowed(request, _app_command())  # before a person creates an App in vain
     mode = body.mode or (WEBHOOK if _has_public_url(services) else POLL)
     hook_url = f"{_public_url(services)}/webhooks/{_source_name(services)}" if mode == WEBHOOK else None
     agents = _listeners(services) or [agent for agent, _ in github_agents()]
@@ -169,9 +170,7 @@ async def describe_github_app(request: Request, body: GitHubAppFormBody) -> Resp
 )
 async def store_github_app(request: Request, body: GitHubCodeBody) -> Response:
     """Exchange the code of an App that a person has just created for its id and key, and store these in a Secret."""
-    files = " ".join(f"--from-file={key}=FILE" for key in (APP_ID, PRIVATE_KEY))
-    command = f"kubectl create secret generic {APP_SECRET} {files}"
-    check_secrets_allowed(request, f"{command} && {label_command(APP_SECRET)}")
+    check_secrets_allowed(request, _app_command())
     with _refusals():
         new = await services_of(request).forge_setup.new_app(body.code)
     await write_secret(request, APP_SECRET, dict(new.credentials))
@@ -250,6 +249,12 @@ async def _app_credentials(services: Services) -> Mapping[str, str]:
     if not (data.get(APP_ID) and data.get(PRIVATE_KEY)):
         raise NotFound("no GitHub App is connected: labrats connect github")
     return data
+
+
+def _app_command() -> str:
+    """Return the command that stores an App where the engine may not."""
+    files = " ".join(f"--from-file={key}=FILE" for key in (APP_ID, PRIVATE_KEY))
+    return f"kubectl create secret generic {APP_SECRET} {files} && {label_command(APP_SECRET)}"
 
 
 def _app_view(app: AppAccess) -> dict[str, Any]:

@@ -1,17 +1,19 @@
-"""The readiness of this engine's providers, for several routes."""
+"""The readiness of this engine's providers and of its connection with GitHub, for several routes."""
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from labrats.api.services import Services
+from labrats.intake.github_readiness import GitHubReadiness, github_readiness
 from labrats.intake.provider_readiness import ProviderReadiness, provider_readiness
 from labrats.model.ai_model import AiModel, alias_of
 from labrats.model.config import KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import Secret
 from labrats.model.errors import LabratsError, NotFound
+from labrats.model.webhook_source import APP_SECRET, TOKEN, WebhookSource
 
 log = structlog.get_logger()
 
@@ -30,17 +32,31 @@ async def readiness_for(config: JobConfig, services: Services) -> ProviderReadin
 
 
 async def _readiness(services: Services, ai_models: Sequence[AiModel]) -> list[ProviderReadiness]:
-    names = [name for name in {each.spec.credentials_ref for each in ai_models} if name]
-    keys = dict(zip(names, await asyncio.gather(*(_keys_of(name, services) for name in names)), strict=True))
+    names = {each.spec.credentials_ref for each in ai_models}
+    keys = await _keys_of(names, services, KEYS_OF_MODELS)
     return list(provider_readiness(services.settings, ai_models, keys, os.environ))
 
 
-async def _keys_of(secret: str, services: Services) -> frozenset[str]:
-    """Return the keys in a Secret, none if it is missing. One that cannot be read counts as complete."""
-    try:
-        return frozenset((await services.store.get(Secret, secret)).data)
-    except NotFound:
-        return frozenset()
-    except LabratsError as error:
-        log.warning("secret of a model not read", secret=secret, reason=str(error))
-        return KEYS_OF_MODELS
+async def readiness_of_github(services: Services) -> GitHubReadiness:
+    """Return the state of the connection with GitHub."""
+    sources = await services.store.list(WebhookSource)
+    names = {APP_SECRET, *(each.spec.credentials_ref for each in sources)}
+    return github_readiness(sources, await _keys_of(names, services, frozenset({TOKEN})))
+
+
+async def _keys_of(
+    names: Iterable[str | None], services: Services, unknown: frozenset[str]
+) -> dict[str, frozenset[str]]:
+    """Return the keys in each Secret, none if it is missing. unknown: the keys of one that cannot be read."""
+
+    async def keys_of(secret: str) -> frozenset[str]:
+        try:
+            return frozenset((await services.store.get(Secret, secret)).data)
+        except NotFound:
+            return frozenset()
+        except LabratsError as error:
+            log.warning("keys of a secret not read", secret=secret, reason=str(error))
+            return unknown
+
+    wanted = [name for name in names if name]
+    return dict(zip(wanted, await asyncio.gather(*map(keys_of, wanted)), strict=True))

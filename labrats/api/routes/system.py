@@ -12,12 +12,13 @@ from starlette.responses import Response
 from labrats import __version__
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.readiness import readiness_of_providers
+from labrats.api.routes.readiness import readiness_of_github, readiness_of_providers
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import IsolationName, ResponseBody
 from labrats.api.schemas.network import NetworkView
 from labrats.api.services import Services
 from labrats.files.full_disk import problem_of_full_disk
+from labrats.intake.github_readiness import GitHubReadiness
 from labrats.intake.provider_readiness import MissingPart, ProviderReadiness
 from labrats.intake.validation import FILES_BYTES
 from labrats.model.errors import LabratsError
@@ -87,6 +88,31 @@ class ProviderView(ResponseBody):
     )
 
 
+class GitHubSourceView(ResponseBody):
+    """An enabled source of GitHub's events."""
+
+    name: str = Field(examples=["github"])
+    mode: str = Field(examples=["poll"])
+    repositories: list[str] = Field(
+        description="In the mode `webhook`, others deliver events, too.", examples=[["octocat/hello-world"]]
+    )
+
+
+class GitHubView(ResponseBody):
+    """The connection with GitHub."""
+
+    url: str = Field(description="The address of its pages.", examples=["https://github.com"])
+    has_app: bool = Field(description="True if an App was created by `labrats connect github`.")
+    sources: list[GitHubSourceView]
+    problem: str | None = Field(
+        description="Why its events start no agents, or some of them; null without a problem.",
+        examples=["no repository is connected"],
+    )
+    command: str | None = Field(
+        description="The command that helps; null without one.", examples=["labrats connect github"]
+    )
+
+
 class ControllerView(ResponseBody):
     """The engine that drives jobs. On one machine it is the one that answers."""
 
@@ -110,6 +136,7 @@ class SystemView(ResponseBody):
     limits: LimitsView
     containment: ContainmentView
     providers: list[ProviderView] = Field(description="The providers that can run jobs here, and what others need.")
+    github: GitHubView
 
 
 @router.get("/api/system", responses=answers(200, SystemView, "The engine"), summary="Get facts about the engine")
@@ -145,6 +172,7 @@ async def get_system(request: Request) -> Response:
             "limits": limits,
             "containment": _containment(services),
             "providers": [_provider(each) for each in await readiness_of_providers(services)],
+            "github": _github(await readiness_of_github(services), services),
         }
     )
 
@@ -154,6 +182,17 @@ def _provider(readiness: ProviderReadiness) -> dict[str, Any]:
         "name": readiness.name,
         "canRun": readiness.problem is None,
         "missing": readiness.missing,
+        "problem": readiness.problem,
+        "command": readiness.command,
+    }
+
+
+def _github(readiness: GitHubReadiness, services: Services) -> dict[str, Any]:
+    shown = [(each.name, each.spec.mode, each.spec.repositories) for each in readiness.sources]
+    return {
+        "url": services.forge_setup.web_url,
+        "hasApp": readiness.has_app,
+        "sources": [{"name": name, "mode": mode, "repositories": known} for name, mode, known in shown],
         "problem": readiness.problem,
         "command": readiness.command,
     }

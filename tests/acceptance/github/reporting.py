@@ -56,6 +56,16 @@ def start_reporting(start_engine: EngineFactory, github: GitHubStandIn, **enviro
     return engine
 
 
+def start_connectable(start_engine: EngineFactory, github: GitHubStandIn) -> LocalEngine:
+    """Start an engine without credentials for GitHub, whose jobs run on the mock provider unless they say otherwise."""
+    return start_engine(
+        LABRATS_GITHUB_API_URL=github.url,
+        OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8",
+        LABRATS_REPORT_INTERVAL_SECONDS="0.1",
+        **constants(SHORTER),
+    )
+
+
 async def set_up(admin: User, report: dict[str, Any], events: list[str] | None = None, **source: Any) -> None:
     """Create a webhook source with credentials, and an agent with a report."""
     agent = {

@@ -9,24 +9,17 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine
-from tests.acceptance.github.reporting import SHORTER, published
+from tests.acceptance.github.reporting import published, start_connectable
 from tests.acceptance.github.test_comment_commands import until_jobs
 from tests.acceptance.github.test_polling import until_read
 from tests.support.github import GitHubStandIn
-from tests.support.impatient_labrats import constants
 
 TOKEN = "ghp_a-token-of-a-test"
 
 
 @pytest.fixture
 def engine(start_engine: EngineFactory, github: GitHubStandIn) -> LocalEngine:
-    """An engine without credentials for GitHub, whose jobs run on the mock provider unless they say otherwise."""
-    return start_engine(
-        LABRATS_GITHUB_API_URL=github.url,
-        OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8",
-        LABRATS_REPORT_INTERVAL_SECONDS="0.1",
-        **constants(SHORTER),
-    )
+    return start_connectable(start_engine, github)
 
 
 def connect(engine: LocalEngine, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

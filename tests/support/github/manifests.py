@@ -1,13 +1,13 @@
-"""The page on which a person creates an App from a manifest, as GitHub documents its form.
+"""The pages on which a person creates an App from a manifest, as GitHub documents its form, and installs it.
 
-A test sends the form as a browser does, and so confirms it. Its fields are documented at
+A test sends the form of an App as a browser does, and so confirms it. Its fields are documented at
 https://docs.github.com/en/apps/sharing-github-apps/registering-a-github-app-from-a-manifest.
 """
 
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -15,6 +15,8 @@ from tests.support.github.access import GRANTED, Access
 from tests.support.github.calls import Json
 
 PAGE: Final = re.compile(r"(/organizations/[^/]+)?/settings/apps/new")
+
+INSTALL_PAGE: Final = re.compile(r"/apps/[^/]+/installations/new")
 
 _FIELDS: Final = {
     "name": str,
@@ -41,6 +43,15 @@ def submit_form(access: Access, state: str, body: bytes) -> tuple[int, str]:
     code = secrets.token_hex(20)
     access.codes[code] = manifest
     return 302, f"{manifest['redirect_url']}?{urlencode({'code': code, 'state': state})}"
+
+
+def install(access: Access, names: Iterable[str], method: str, body: bytes) -> str:
+    """Return the page that installs the App. names: of all repositories. A form that is sent chooses among them."""
+    if method == "POST":
+        access.installed = {*(access.installed or ()), *parse_qs(body.decode())["repository"]}
+        return "The App is installed."
+    boxes = (f'<label><input type="checkbox" name="repository" value="{name}">{name}</label>' for name in names)
+    return f'<!doctype html><title>Install</title><form method="post">{"".join(boxes)}<button>Install</button></form>'
 
 
 def _problems(manifest: Json) -> Iterator[str]:

@@ -24,7 +24,7 @@ from tests.support.github.errors import ApiError
 from tests.support.github.faults import Fault, Faults
 from tests.support.github.git import BareRepository, advertise, run_service
 from tests.support.github.hook import Hook
-from tests.support.github.manifests import PAGE, submit_form
+from tests.support.github.manifests import INSTALL_PAGE, PAGE, install, submit_form
 from tests.support.github.routes import apps, checks, issues, pulls, repositories
 from tests.support.github.routes.checks import STORE, stored_log
 from tests.support.github.routing import ROUTES, World
@@ -144,6 +144,12 @@ class GitHubStandIn:
             if PAGE.fullmatch(path):
                 call.status, text = submit_form(self.access, values.get("state", ""), body)
                 return call.status, text.encode(), {"Location": text} if call.status == 302 else {}
+            if path == "/favicon.ico":  # a browser asks for it
+                call.status = 404
+                return 404, b"", {}
+            if INSTALL_PAGE.fullmatch(path):
+                call.status, text = 200, install(self.access, self.world.repositories, method, body)
+                return 200, text.encode(), {"Content-Type": "text/html"}
             if path.startswith(STORE):
                 call.status, content = stored_log(self.world, path, headers.get("Authorization", ""))
                 return call.status, content, {"Content-Type": "text/plain"}

@@ -48,6 +48,7 @@ main()
         ("wait ir-1", 3),
         ("model list", 3),
         ("connect", 3),
+        ("connect github", 3),
         ("apply -f -", 0),
         ("completion bash", 0),
         ("manifests", 0),
