@@ -16,7 +16,7 @@ from cyclopts import App
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.jobs import follow_to_the_end
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import Styled, print_stderr, print_table, print_text
+from labrats.cli.output import Cell, Styled, print_stderr, print_table, print_text
 from labrats.model.acp_programs import ACP_PROGRAMS
 from labrats.model.provider_spec import ACP, LOCAL_PROVIDERS, provider_spec
 
@@ -63,21 +63,26 @@ class Credential:
 
 @connect_app.default
 def show(*, options: ApiOptions = DEFAULTS) -> None:
-    """Show which providers can run jobs on the engine, and the command that connects each of the others."""
+    """Show which providers can run jobs, whether GitHub's events start agents, and the command that connects each."""
     with options.connect() as client:
-        providers = client.get("/api/system").json()["providers"]
+        system = client.get("/api/system").json()
+    providers, github = system["providers"], system["github"]
     if options.json:
-        print_text(json.dumps({"providers": providers}))
+        print_text(json.dumps({"providers": providers, "github": github}))
         return
-    rows = [
-        [
-            each["name"],
-            Styled(each["problem"] or "ready", "yellow" if each["problem"] else "green"),
-            each["command"] or "",
-        ]
-        for each in providers
-    ]
-    print_table(["PROVIDER", "STATE", "COMMAND"], rows, wrap=True)
+    rows = [_row(each["name"], each, "ready") for each in providers]
+    rows.append(_row("github", github, "; ".join(map(_source_sentence, github["sources"]))))
+    print_table(["CONNECTION", "STATE", "COMMAND"], rows, wrap=True)
+
+
+def _row(name: str, state: Mapping[str, Any], ready: str) -> list[Cell]:
+    return [name, Styled(state["problem"] or ready, "yellow" if state["problem"] else "green"), state["command"] or ""]
+
+
+def _source_sentence(source: Mapping[str, Any]) -> str:
+    if source["mode"] == "webhook":
+        return f"{source['name']} receives events by a webhook"
+    return f"{source['name']} reads {', '.join(source['repositories'])}"
 
 
 @connect_app.command

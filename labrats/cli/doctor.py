@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
     from labrats.model.core_resources import Secret
+    from labrats.model.webhook_source import WebhookSource
     from labrats.settings import EngineSettings
 
 _VERSION_SECONDS: Final = 20.0
@@ -42,8 +43,9 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
         """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
 
         With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, their network, the
-        labels of their Secrets, and default agents of earlier versions. Exit code 1 if a check fails, if a setting
-        demands what is missing here, or if git is missing, without which no repository can be cloned.
+        labels of their Secrets, the connection with GitHub, and default agents of earlier versions. Exit code 1 if a
+        check fails, if a setting demands what is missing here, or if git is missing, without which no repository can
+        be cloned.
 
         Args:
             json: Print JSON.
@@ -76,18 +78,20 @@ def _of_stored_data(engine: EngineCommands, findings: Sequence[Finding]) -> Iter
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
     from labrats.model.core_resources import Secret
+    from labrats.model.webhook_source import WebhookSource
 
     if problem := problem_of_foreign_folder(engine.settings().data_dir):
         yield Finding("data folder", "fails", problem)
         return
     try:
         keeps_open, agents, ai_models = engine.keeps_open_network(), engine.stored(AiAgent), engine.stored(AiModel)
-        secrets = engine.stored(Secret)
+        secrets, sources = engine.stored(Secret), engine.stored(WebhookSource)
     except RetryLater as error:  # for example, the disk is full, which another finding says
         yield Finding("stored data", "fails", str(error))
         return
     yield _network_of_agents(engine.settings(), findings, keeps_open=keeps_open)
     yield from _providers(engine.settings(), ai_models, secrets)
+    yield github_finding(sources, secrets)
     yield from triggers_of(agents)
     yield from free_caches_of(ai_models)
 
@@ -111,6 +115,14 @@ def _providers(
             yield Finding(name, "missing", readiness.advice)
 
 
+def github_finding(sources: "Sequence[WebhookSource]", secrets: "Iterable[Secret]") -> Finding:
+    """Return the finding about the connection with GitHub, as `labrats connect` shows it."""
+    from labrats.intake.github_readiness import github_readiness  # other commands do not need it
+
+    readiness = github_readiness(sources, {each.name: each.data.keys() for each in secrets})
+    return Finding("GitHub", "missing" if readiness.advice else "ok", readiness.advice or readiness.summary)
+
+
 async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
     from labrats.cli.cluster_findings import (  # other commands do not need them
         labels_of_secrets,
@@ -119,14 +131,19 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
     )
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
+    from labrats.model.core_resources import Secret
+    from labrats.model.webhook_source import APP_SECRET, WebhookSource
     from labrats.settings import KubernetesSettings
 
     required = engine.settings().labelled_credentials
     async with engine.open_store(None) as store:
         labels = await labels_of_secrets(store, required=required)
         agents, ai_models = await store.list(AiAgent), await store.list(AiModel)
+        sources = await store.list(WebhookSource)
+        names = {APP_SECRET, *(each.spec.credentials_ref for each in sources)}
+        github = github_finding(sources, await store.get_many(Secret, sorted(filter(None, names))))
     levels = levels_of(KubernetesSettings().vm_runtime_class)
-    stored = (*labels, *triggers_of(agents), *free_caches_of(ai_models))
+    stored = (*labels, github, *triggers_of(agents), *free_caches_of(ai_models))
     return [*levels, *network_findings(*engine.cluster_network()), *stored]
 
 

@@ -27,6 +27,17 @@ class GitHubReadiness:
         """The problem and the command that helps, in one line; None without a problem."""
         return f"{self.problem}: `{self.command}`" if self.problem and self.command else self.problem
 
+    @property
+    def summary(self) -> str:
+        """The sources in one line."""
+        return "; ".join(map(_summary, self.sources))
+
+
+def _summary(source: WebhookSource) -> str:
+    if not source.spec.polls:
+        return f"the source {source.name} receives events by a webhook"
+    return f"the source {source.name} reads {', '.join(source.spec.repositories)}"
+
 
 def github_readiness(sources: Sequence[WebhookSource], secret_keys: Mapping[str, Collection[str]]) -> GitHubReadiness:
     """Return the state of the connection with GitHub.

@@ -46,6 +46,19 @@ def test_every_link_on_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert [link for link in links if not leads_somewhere(page, *link)] == []
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("start-*.md")), ids=lambda page: page.stem)
+def test_start_page_fits_on_a_screen(page: Path) -> None:
+    assert len(page.read_text().splitlines()) <= 60
+
+
+def test_first_hour_on_a_laptop_takes_few_commands() -> None:
+    """FIRST-HOUR promises 5 commands to a job of the own agent, and 12 to a comment on GitHub."""
+    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / "start-laptop.md").read_text(), re.DOTALL)
+    commands = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    assert commands.index("labrats connect claude") < 5
+    assert commands.index("labrats connect github") < 12
+
+
 def test_pages_have_links_with_anchors() -> None:
     assert sum(bool(anchor) for page in PAGES for _, anchor in LINK.findall(page.read_text())) > 100
 

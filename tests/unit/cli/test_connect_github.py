@@ -78,6 +78,18 @@ def test_only_repository_of_the_app_needs_no_choice(labrats: Labrats, engine: Sc
     assert "source github: gets the events of octo/demo, as labrats-1[bot]" in ended.err
 
 
+def test_overview_shows_the_connection_or_the_command_that_creates_it(labrats: Labrats, engine: ScriptedEngine) -> None:
+    script(engine)
+    assert "github      no repository is connected  labrats connect github" in labrats("connect").out
+    sources = [
+        {"name": "github", "mode": "poll", "repositories": ["octo/a", "octo/b"]},
+        {"name": "other", "mode": "webhook", "repositories": []},
+    ]
+    state = UNCONNECTED | {"sources": sources, "problem": None, "command": None}
+    engine.answers("GET /api/system", {"github": state, "providers": []})
+    assert "github reads octo/a, octo/b; other receives events by a webhook" in labrats("connect").out
+
+
 def test_code_is_taken_from_the_address_of_this_attempt_alone() -> None:
     assert code_in("http://127.0.0.1:1/?code=a-code&state=s", "s") == "a-code"
     assert code_in("a-code-by-itself", "s") == "a-code-by-itself"

@@ -19,6 +19,7 @@ from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound
 from labrats.model.provider_spec import PROVIDER_SPECS
 from labrats.model.record import Metadata, Resource
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.seeds import default_agents
 from tests.unit.cli.engines import Labrats
 
@@ -328,6 +329,28 @@ def test_providers_are_examined_as_labrats_connect_does(
         ),
         "provider mock": ("ok", "can run jobs"),
     }
+
+
+def test_connection_with_github_is_examined_as_labrats_connect_does(
+    labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "data"))
+
+    async def store(*resources: Resource) -> None:
+        async with EmbeddedStore.open(tmp_path / "data" / "labrats.db") as store:
+            for resource in resources:
+                await store.create(resource)
+
+    asyncio.run(store())
+    assert findings(labrats)[1]["GitHub"] == ("missing", "no repository is connected: `labrats connect github`")
+    spec = WebhookSourceSpec(type="github", mode="poll", repositories=("octo/demo",), credentials_ref="github-token")
+    asyncio.run(
+        store(
+            Secret(metadata=Metadata(name="github-token"), data={"token": "test-token"}),
+            WebhookSource(metadata=Metadata(name="github"), spec=spec),
+        )
+    )
+    assert findings(labrats)[1]["GitHub"] == ("ok", "the source github reads octo/demo")
 
 
 def test_old_agent_program_is_named_with_the_minimum_version(labrats: Labrats, programs: Path) -> None:

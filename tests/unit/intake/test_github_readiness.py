@@ -43,3 +43,9 @@ def test_advice_names_the_first_problem(
     sources: list[WebhookSource], keys: dict[str, tuple[str, ...]], advice: str | None
 ) -> None:
     assert github_readiness(sources, keys).advice == advice
+
+
+def test_summary_names_what_is_read() -> None:
+    polled = a_source(mode="poll", repositories=("octo/demo", "octo/other"))
+    summary = "the source github reads octo/demo, octo/other; the source github receives events by a webhook"
+    assert github_readiness([polled, a_source()], APP).summary == summary
