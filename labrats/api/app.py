@@ -70,7 +70,7 @@ _CHECKED_HEADERS: Final = frozenset({b"host", b"content-encoding", b"content-len
 def create_app(services: Services) -> ASGIApp:
     """Return the ASGI application that the server runs."""
     app: ASGIApp = Dispatcher(create_api(services))
-    app = Dashboard(app) if services.settings.answers_requests else app
+    app = Dashboard(app, forge_url=services.forge_setup.web_url) if services.settings.answers_requests else app
     app = ApiMiddleware(app, services.metrics, AllowedHosts.of(services.settings))
     source, path = services.settings.webhook_source, services.settings.webhook_path
     return _with_alias(app, path, f"/webhooks/{source}") if source and path else app

@@ -48,6 +48,12 @@ async def test_page_is_the_index_and_is_never_stored(client: httpx2.AsyncClient,
     assert "unsafe" not in POLICY
 
 
+async def test_page_may_send_a_form_to_the_forge(build: Path) -> None:
+    client = client_of(Dashboard(PlainTextResponse("the API", 404), build, forge_url="https://github.test"))
+    policy = (await client.get("/", headers=HTML)).headers["content-security-policy"]
+    assert "form-action 'self' https://github.test;" in policy
+
+
 @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/health", "/ready", "/metrics", "/webhooks/x"])
 async def test_paths_of_the_api_are_never_pages(client: httpx2.AsyncClient, path: str) -> None:
     assert (await client.get(path, headers=HTML)).text == "the API"

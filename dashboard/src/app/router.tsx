@@ -16,7 +16,7 @@ import { currentSession, pageInsteadOf } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
 import { validateModelsSearch } from '../features/models/search';
-import { validateSourceSearch } from '../features/sources/search';
+import { validateSourceSearch, validateSourcesSearch } from '../features/sources/search';
 import { validateStatsSearch } from '../features/stats/search';
 import { isSet, parseSearch, stringifySearch, text } from '../lib/search';
 import { PageLoading } from '../ui/page';
@@ -254,7 +254,7 @@ const instruction = createRoute({
 const sources = createRoute({
   getParentRoute: () => app,
   path: '/sources',
-  validateSearch: validateCreate,
+  validateSearch: validateSourcesSearch,
   component: lazy(() => import('../features/sources/sources-page'), 'SourcesPage'),
 });
 

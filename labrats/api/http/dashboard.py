@@ -100,8 +100,10 @@ class _File:
 class Dashboard:
     """ASGI application that serves the dashboard, and passes requests for the API on to `app`."""
 
-    def __init__(self, app: ASGIApp, folder: Path = FOLDER) -> None:
+    def __init__(self, app: ASGIApp, folder: Path = FOLDER, forge_url: str = "") -> None:
+        """forge_url: of the forge's pages, to which the dashboard may send a form."""
         self._app, self._folder = app, folder
+        self._policy = POLICY.replace("form-action 'self'", f"form-action 'self' {forge_url}".rstrip())
         self._files: Mapping[str, _File] = {}
         self._version: int | None = None
 
@@ -112,11 +114,11 @@ class Dashboard:
         self._read_new_build()
         if scope["path"] != "/" and (file := self._files.get(scope["path"])):
             scope["route"] = _ROUTE
-            await _send_file(file, scope, send)
+            await _send_file(file, scope, send, self._policy)
         elif scope["path"] == "/" or "text/html" in _header(scope, b"accept"):
             scope["route"] = _ROUTE
             if index := self._files.get(f"/{_INDEX}"):
-                await _send_file(index, scope, send)
+                await _send_file(index, scope, send, self._policy)
             else:
                 is_building = (self._folder / BUILDING_MARKER).exists()
                 await _send_page(_BEING_BUILT if is_building else _NOT_BUILT, send)
@@ -171,7 +173,7 @@ def _cache_control(url: str) -> str:
     return "public, max-age=31536000, immutable" if _HASHED.fullmatch(url) else "no-cache"
 
 
-async def _send_file(file: _File, scope: Scope, send: Send) -> None:
+async def _send_file(file: _File, scope: Scope, send: Send, policy: str) -> None:
     encoding, variant = file.best_for(_header(scope, b"accept-encoding"))
     headers = [
         (b"cache-control", file.cache_control.encode()),
@@ -186,7 +188,7 @@ async def _send_file(file: _File, scope: Scope, send: Send) -> None:
     if encoding:
         headers.append((b"content-encoding", encoding.encode()))
     if file.content_type.startswith("text/html"):
-        headers += _page_headers(POLICY)
+        headers += _page_headers(policy)
     await _respond(200, headers, b"" if scope["method"] == "HEAD" else variant.content, send)
 
 

@@ -27,6 +27,7 @@ import { inQueueOrder, waitingNote } from '../../ui/waiting';
 import { codeMeaning } from '../../ui/failures';
 import { buttonClass } from '../../ui/button';
 import { Attention } from './attention';
+import { FirstSteps, useShowsFirstSteps } from './first-steps-panel';
 import styles from './overview-page.module.css';
 
 const RUNNING_LIMIT = 8;
@@ -45,6 +46,7 @@ export function OverviewPage() {
   };
   const queue = { ...waiting, data: waiting.data && { jobs: inQueueOrder(waiting.data.jobs, places ?? {}) } };
   const total = sumOfCosts(ended.data);
+  const [showsFirstSteps, hideFirstSteps] = useShowsFirstSteps();
   const isEmpty = everything.data?.status.length === 0;
 
   if (isEmpty) {
@@ -62,9 +64,12 @@ export function OverviewPage() {
         >
           A job runs an agent with a prompt. Its log, changes and cost appear here while it runs.
         </Empty>
-        <Panel title="Providers">
-          <ProviderList />
-        </Panel>
+        <div className={styles.columns}>
+          {showsFirstSteps && <FirstSteps onHide={hideFirstSteps} />}
+          <Panel title="Providers">
+            <ProviderList />
+          </Panel>
+        </div>
       </Page>
     );
   }
@@ -99,6 +104,7 @@ export function OverviewPage() {
         </div>
       </dl>
       <div className={styles.columns}>
+        {showsFirstSteps && <FirstSteps onHide={hideFirstSteps} />}
         <Attention />
         <Panel
           title="Running now"

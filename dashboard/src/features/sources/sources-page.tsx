@@ -1,6 +1,6 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
-import { useState } from 'react';
+import { useCallback, useState } from 'react';
 
 import type { Schemas } from '../../api/client';
 import { useLive } from '../../api/live';
@@ -18,26 +18,37 @@ import { useShortcuts } from '../../ui/shortcuts';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { Age } from '../../ui/time';
 import { Texts, useNewForm } from '../../ui/use-form';
+import { ConnectDialog } from './connect-dialog';
 import { newSecret } from './source-draft';
 import { Conditions, SourceSwitch } from './source-parts';
 import styles from './sources-page.module.css';
 
 export function SourcesPage() {
   const navigate = useNavigate();
-  const { create } = useSearch({ from: '/app/sources' });
+  const search = useSearch({ from: '/app/sources' });
   const sources = useQuery(sourcesQuery);
   useLive([sourcesQuery]);
   const setCreating = (isCreating: boolean) =>
     void navigate({ to: '/sources', search: isCreating ? { create: true } : {} });
+  const close = useCallback(() => void navigate({ to: '/sources', search: {} }), [navigate]);
+  const connect = useCallback(
+    () => void navigate({ to: '/sources', search: { connect: true }, replace: true }),
+    [navigate],
+  );
   useShortcuts([{ keys: 'a', label: 'New webhook source', isChanging: true, run: () => setCreating(true) }]);
   const list = sources.data?.webhookSources;
   return (
     <Page
       title="Webhooks"
       actions={
-        <Button isChanging icon="plus" onClick={() => setCreating(true)}>
-          New source
-        </Button>
+        <div className={styles.actions}>
+          <Button isChanging onClick={connect}>
+            Connect GitHub
+          </Button>
+          <Button isChanging icon="plus" onClick={() => setCreating(true)}>
+            New source
+          </Button>
+        </div>
       }
     >
       {sources.isLoadingError ? (
@@ -48,8 +59,8 @@ export function SourcesPage() {
         <Empty
           title="No webhook sources"
           action={
-            <Button isChanging kind="primary" onClick={() => setCreating(true)}>
-              New source
+            <Button isChanging kind="primary" onClick={connect}>
+              Connect GitHub
             </Button>
           }
         >
@@ -63,7 +74,10 @@ export function SourcesPage() {
           ))}
         </ul>
       )}
-      <Changing>{create && <NewSource onClose={() => setCreating(false)} />}</Changing>
+      <Changing>
+        {search.create && <NewSource onClose={() => setCreating(false)} />}
+        {(search.connect ?? search.code) && <ConnectDialog search={search} onStored={connect} onClose={close} />}
+      </Changing>
     </Page>
   );
 }
