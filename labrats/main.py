@@ -276,8 +276,7 @@ async def announce(services: "Services", server: "Server", listener: socket.sock
     """Log that the engine is ready, once it listens and its watches are complete, and call `on_ready`."""
     import structlog
 
-    host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = browser_url(*listener.getsockname()[:2])
     login_link = await create_first_login_link(services, url)  # stored before the engine is ready
     for synced in services.watches.values():
         await synced.wait()
@@ -288,6 +287,12 @@ async def announce(services: "Services", server: "Server", listener: socket.sock
     except OSError as error:
         structlog.get_logger().warning("greeting not printed", reason=error.strerror)
     gc.freeze()  # as the modules do, the jobs read so far stay
+
+
+def browser_url(host: str, port: int) -> str:
+    """Return the URL of an engine that listens on `host`: on loopback if that means all addresses of the machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104, compared only
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def create_first_login_link(services: "Services", url: str) -> str | None:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from shutil import copy
 from typing import Final
@@ -14,8 +15,10 @@ from tests.cluster.shell import Failed, progress, run, succeeds
 PAUSE: Final = "docker.io/labrats/pause:1"
 """The image of a pod's sandbox: a process that only sleeps."""
 
-BASE: Final = "localhost/debian:bookworm"
-"""The value of `ARG BASE` in Dockerfiles: Debian with Python and git."""
+_BASE_PACKAGES: Final = "python3,python3-venv,git,ca-certificates,bubblewrap,openssh-client"
+
+BASE: Final = f"localhost/debian:bookworm-{sha256(_BASE_PACKAGES.encode()).hexdigest()[:8]}"
+"""The value of `ARG BASE` in Dockerfiles: Debian with all programs that their images need."""
 
 _PAUSE_DOCKERFILE: Final = """\
 FROM scratch
@@ -29,7 +32,6 @@ For each RUN, buildah executes a sealed copy of itself in memory. A busy kernel 
 refuse the seal, and buildah has no option to try again.
 """
 _MOST_REFUSED_SEALS: Final = 3
-_BASE_PACKAGES: Final = "python3,python3-venv,git,ca-certificates"
 
 
 def image_archives() -> list[Path]:

@@ -109,6 +109,8 @@ AGENTS: Final = Product("agents", "executor", (*_SOURCES, "tests/agent-clis/pack
 
 ENGINE: Final = Product("engine", "engine", _SOURCES)
 
+MACHINE: Final = Product("machine", "machine", (*_SOURCES, "dashboard/requirements.txt"))
+
 
 @pytest.fixture(scope="session")
 def executor_image(cluster: Cluster | None) -> str:

