@@ -282,14 +282,15 @@ def _print_next(job: Mapping[str, Any], fields: Mapping[str, Any], again: str) -
         advice = f"with another key: {again} --key-file FILE" if is_refused else f"then again: {again}"
         print_stderr(f"details: labrats job {job['id']}\n{advice}")
         return
-    print_stderr(_cost_sentence(job["usage"]["costUsd"], fields.get("credentialsRef", "")))
+    print_stderr(_cost_sentence(job["usage"]))
     choice = "" if provider == "claude" else f" --provider {provider}"
     choice += "" if model == provider else f" --model {model}"
     print_stderr(f'next: labrats submit -p "What does this project do?" --repo URL{choice} --follow')
 
 
-def _cost_sentence(cost: float | None, secret: str) -> str:
-    if secret.endswith("-subscription"):
+def _cost_sentence(usage: Mapping[str, Any]) -> str:
+    cost = usage["costUsd"]
+    if usage.get("costKind") == "notional":
         return "the subscription paid for it" + (f"; at list prices it is ${cost:.4f}" if cost else "")
     if cost is None:
         return "its cost is unknown: neither the provider nor the model's prices say it (labrats model set --help)"

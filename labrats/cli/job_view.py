@@ -215,11 +215,13 @@ def _run(job: dict[str, Any]) -> str:
 
 def usage_sentence(usage: dict[str, Any]) -> str:
     """Describe usage, as the API answers it, in one line. The text is empty when nothing was used."""
-    if not any(value for name, value in usage.items() if name != "seconds"):
+    if not any(value for name, value in usage.items() if name not in {"seconds", "costKind"}):
         return ""
     tokens = f"{usage.get('inputTokens', 0):,} tokens in, {usage.get('outputTokens', 0):,} out"
     cached = f", {usage['cacheReadTokens']:,} from cache" if usage.get("cacheReadTokens") else ""
     cost = "cost unknown" if usage.get("costUsd") is None else f"${usage['costUsd']:.4f}"
+    if usage.get("costKind") == "notional":
+        cost += " at list prices (a subscription paid)"
     return f"{tokens}{cached}; {cost}; turns: {usage.get('turns', 0)}"
 
 

@@ -45,7 +45,7 @@ HARD_STOP_SECONDS: Final = 1.0
 """Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
 
 TOKEN_BYTES: Final = 32
-_EXPOSED: Final = "[the agent can read the login of its model: a login cannot be proxied, only a key can]"
+_EXPOSED: Final = "[the agent can read the login of its model: this login cannot be proxied]"
 
 
 @asynccontextmanager
@@ -54,22 +54,21 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
 
     Raises GiveUp once the agent's requests exceed a limit of the job.
     """
-    provider = context.task.config.provider or ""
-    key_name, token = (
-        provider_spec(provider).key_to_proxy(context.task.endpoint, context.secrets),
-        context.secrets.get(KEY_PROXY_FILE),
-    )
+    spec = provider_spec(context.task.config.provider)
+    key_name = context.task.proxied_key or spec.key_to_proxy(context.task.endpoint, context.secrets)
+    token = context.secrets.get(KEY_PROXY_FILE)
+    context.events.totals.is_notional = _is_subscription(context, key_name)
     if token:
         feed_token = context.secrets.get(MODEL_REQUESTS_FILE, "")
         async with _watch(context) as requests, _proxy_of_pod(context, feed_token, requests) as url:
             with _server_named(context, url):
-                yield _with_proxy(context, url, token)
+                yield _with_proxy(context, url, spec.token_key(key_name), token)
     elif key_name or _needs_filter(context):
         token = secrets.token_urlsafe(TOKEN_BYTES)
         context.events.redact_also(token)
         async with _watch(context) as requests, _proxy(context, key_name, token, requests) as url:
             with _server_named(context, url):
-                yield _with_proxy(context, url, token)
+                yield _with_proxy(context, url, spec.token_key(key_name), token)
     else:
         if key_is_exposed(context):
             _report_exposed_login(context)
@@ -91,11 +90,19 @@ def _server_named(context: RunContext, url: str) -> Iterator[None]:
         raise GiveUp(failure.code, reason, failure.retry_after_seconds) from failure
 
 
-def _with_proxy(context: RunContext, url: str, token: str) -> RunContext:
-    provider = context.task.config.provider or ""
-    hidden = (*provider_spec(provider).keys, KEY_PROXY_FILE, MODEL_REQUESTS_FILE)
+def _with_proxy(context: RunContext, url: str, name: str, token: str) -> RunContext:
+    """Return the context for the provider. name: the name under which its program gets the proxy's token."""
+    hidden = (*provider_spec(context.task.config.provider).keys, KEY_PROXY_FILE, MODEL_REQUESTS_FILE)
     others = {name: value for name, value in context.secrets.items() if name not in hidden}
-    return replace(context, proxy_url=url, secrets={**others, provider_spec(provider).proxied_keys[-1]: token})
+    return replace(context, proxy_url=url, secrets={**others, name: token})
+
+
+def _is_subscription(context: RunContext, proxied_key: str | None) -> bool:
+    """Return whether the agent's requests are paid by a subscription, not by tokens."""
+    subscription_keys = provider_spec(context.task.config.provider).subscription_keys
+    if proxied_key is not None:
+        return proxied_key in subscription_keys
+    return not subscription_keys.isdisjoint(context.secrets) or _shares_login(context)
 
 
 def key_is_exposed(context: RunContext) -> bool:

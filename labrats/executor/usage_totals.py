@@ -21,6 +21,7 @@ class UsageTotals:
         all tokens: an agent can forge what its program reports, which it reads from the same answers.
     estimated: what the model has consumed besides, at most, by estimates of the key proxy. It is part of `usage` only
         after `add_estimated`.
+    is_notional: whether a subscription pays, so that the cost is what the tokens would cost.
     prices:   of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
     """
 
@@ -30,6 +31,7 @@ class UsageTotals:
         self.measured = Usage()
         self.answers = 0
         self.is_proxied = False
+        self.is_notional = False
         self.estimated = Usage()
         self.prices: Prices | None = None
         self._earlier = Usage()
@@ -57,10 +59,8 @@ class UsageTotals:
 
     def _update(self) -> None:
         reported = self._earlier + self.provider
-        if self.is_proxied:
-            self.usage = self._confirmed(reported)
-        else:
-            self.usage = at_least(reported, self.measured, self.prices)
+        usage = self._confirmed(reported) if self.is_proxied else at_least(reported, self.measured, self.prices)
+        self.usage = replace(usage, is_notional=self.is_notional)
 
     def _confirmed(self, reported: Usage) -> Usage:
         """Return the measured usage, with what only the program knows: its turns, and a cost without known prices.

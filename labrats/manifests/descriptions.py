@@ -179,6 +179,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "cacheWriteTokens": "The part of the input tokens that was written to the provider's cache.",
         "reasoningTokens": "The part of the output tokens that the model used for hidden reasoning.",
         "costUsd": "The cost in US dollars, if the price is known.",
+        "isNotional": "Whether a subscription paid for some of it. The cost is then at list prices.",
         "turns": "The number of answers of a model.",
         "seconds": "The time in seconds for which the job held its slot.",
     },

@@ -251,6 +251,7 @@ class Usage(Record):
     cache_write_tokens: share of the input tokens that the provider wrote to its cache.
     reasoning_tokens:   share of the output tokens that was hidden reasoning.
     cost_usd:           None if the price or the consumption is unknown.
+    is_notional:        whether a subscription paid for some of it. The cost is then at list prices.
     turns:              answers of a model.
     seconds:            time for which the job held its slot.
     """
@@ -261,6 +262,7 @@ class Usage(Record):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float | None = None
+    is_notional: bool = False
     turns: int = 0
     seconds: float = 0.0
 
@@ -285,6 +287,7 @@ class Usage(Record):
             cache_write_tokens=min(max(0, self.cache_write_tokens), MAX_USAGE),
             reasoning_tokens=min(max(0, self.reasoning_tokens), MAX_USAGE),
             cost_usd=None if self.cost_usd is None else min(max(0.0, self.cost_usd), MAX_USAGE),
+            is_notional=self.is_notional,
             turns=min(max(0, self.turns), MAX_USAGE),
             seconds=self.seconds,
         )
@@ -298,6 +301,7 @@ class Usage(Record):
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost_usd=None if cost is None or other_cost is None else cost + other_cost,
+            is_notional=self.is_notional or other.is_notional,
             turns=self.turns + other.turns,
             seconds=self.seconds + other.seconds,
         )

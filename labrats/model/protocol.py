@@ -230,6 +230,7 @@ class Task(Record):
     repository:    the address from which an earlier step cloned the workspace, if any.
     setup:         what prepares the workspace then. Otherwise `workspace_setup` has it.
     command, environment: those of the job's AiModel.
+    proxied_key:   the name of the credential that the key proxy of the pod adds to requests, if it adds one.
     workspace_files: each with the path at which the executor finds it.
     git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
@@ -267,6 +268,7 @@ class Task(Record):
     endpoint: str | None = None
     command: tuple[str, ...] | None = None
     environment: dict[str, str] | None = None
+    proxied_key: str | None = None
     programs: dict[str, str] = {}
     git_addresses: tuple[str, ...] = ()
     git_ssh_key: str | None = None

@@ -45,8 +45,8 @@ class ProviderSpec:
 
     program:           its program; None if the executor does the work.
     keys:              the keys that it reads from the Secret of an AiModel's `credentialsRef`, the usual one first.
-    proxied_keys:      those that a key proxy can keep from the agent, by precedence. The program gets the proxy's token
-                       under the last one.
+    proxied_keys:      those that a key proxy can keep from the agent, by precedence.
+    subscription_keys: those of a subscription, which has no price per token. The program behaves otherwise with one.
     login_key:         a login, which takes precedence over the others. It cannot be proxied: the program uses it in
                        its own way.
     api:               the API of its model's server.
@@ -68,6 +68,7 @@ class ProviderSpec:
     program: AgentProgram | None = None
     keys: tuple[str, ...] = ()
     proxied_keys: tuple[str, ...] = ()
+    subscription_keys: frozenset[str] = frozenset()
     login_key: str | None = None
     api: Literal["anthropic", "openai"] = "openai"
     endpoint: str | None = None
@@ -92,6 +93,10 @@ class ProviderSpec:
             return None
         return next((name for name in self.proxied_keys if name in names), None)
 
+    def token_key(self, proxied_key: str | None) -> str:
+        """Return the name under which the program gets the proxy's token, in place of the key with the name given."""
+        return proxied_key if proxied_key in self.subscription_keys else self.keys[0]
+
 
 def _local(name: str) -> ProviderSpec:
     return ProviderSpec(
@@ -109,7 +114,8 @@ _SPECS: Final = (
         name="claude",
         program=AgentProgram("Claude Code", "@anthropic-ai/claude-code", "2.1.331"),
         keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
-        proxied_keys=("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"),
+        proxied_keys=("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"),
+        subscription_keys=frozenset({"CLAUDE_CODE_OAUTH_TOKEN"}),
         api="anthropic",
         endpoint="https://api.anthropic.com",
         endpoint_variable="ANTHROPIC_BASE_URL",
@@ -129,6 +135,7 @@ _SPECS: Final = (
         program=AgentProgram("Codex", "@openai/codex", "0.169.0"),
         keys=("OPENAI_API_KEY", "CODEX_API_KEY", "auth.json"),
         proxied_keys=("CODEX_API_KEY", "OPENAI_API_KEY"),
+        subscription_keys=frozenset({"auth.json"}),
         login_key="auth.json",
         endpoint="https://api.openai.com/v1",
         endpoint_variable="OPENAI_BASE_URL",

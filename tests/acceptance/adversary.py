@@ -35,10 +35,13 @@ def finish(text: str = "done", **fields: Any) -> None:
 
 
 def key() -> str:
-    """Read the model's login, or the token that stands for its key. The agent gets either by a pipe."""
-    names = ("CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR", "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR")
-    with open(int(next(os.environ[name] for name in names if name in os.environ))) as pipe:
-        return pipe.read()
+    """Read the token that stands for the model's key, which the agent gets by a pipe, or the shared login."""
+    for name in ("CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR", "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR"):
+        if name in os.environ:
+            with open(int(os.environ[name])) as pipe:
+                return pipe.read()
+    login = pathlib.Path.home() / ".claude" / ".credentials.json"
+    return str(json.loads(login.read_text())["claudeAiOauth"]["accessToken"])
 
 
 def hang_forever() -> None:

@@ -22,6 +22,7 @@ import pytest
 from tests.acceptance import adversary
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
+from tests.support.claude_login import share_login
 from tests.support.impatient_labrats import constants
 from tests.support.waiting import eventually
 
@@ -134,7 +135,7 @@ async def check_that_no_other_job_is_affected(
     detail = await run(user, attack, seconds=3 if "timeout" in end else 120)
 
     assert (detail["failedCode"] or detail["status"]) in end.split(" or "), detail["failedReason"]
-    assert min(value for value in detail["usage"].values() if value is not None) >= 0
+    assert min(value for value in detail["usage"].values() if isinstance(value, int | float)) >= 0
     await read_output_of(user, detail["id"])
     assert (await user.wait(bystander))["result"] == "unharmed"
     assert await user.log_lines(bystander) == [f"tick {n}" for n in range(1, 21)]
@@ -143,25 +144,27 @@ async def check_that_no_other_job_is_affected(
     assert peak_kilobytes(engine.pid) < MAX_ENGINE_KILOBYTES
 
 
-@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"])
+@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", None], ids=["key", "token", "login"])
 async def test_model_key_printed_by_an_agent_is_neither_stored_nor_shown(
-    program: Path, start_program: EngineFactory, name: str
+    program: Path, start_program: EngineFactory, tmp_path: Path, name: str | None
 ) -> None:
-    """A key is behind a proxy, whose token the agent prints. A login is given to the agent."""
+    """A key is behind a proxy, whose token the agent prints. A shared login is given to the agent."""
     environment = environment_with(program)
-    environment[name] = environment.pop("ANTHROPIC_API_KEY")
+    key = environment.pop("ANTHROPIC_API_KEY")
+    environment |= share_login(tmp_path, key) if name is None else {name: key}
     engine = start_program(**environment)
     async with engine.user() as user:
         detail = await run(user, "print_the_key_in_every_form", seconds=120)
         shown = json.dumps(detail) + await read_output_of(user, detail["id"])
 
     assert detail["failedReason"].startswith("Claude Code failed: the key is [redacted]")
-    assert detail["keyExposed"] is (name == "CLAUDE_CODE_OAUTH_TOKEN")
-    scratch = f"{detail['id']}-1/tmp/"  # belongs to the agent, as its workspace does
+    assert detail["keyExposed"] is (name is None)
+    attempt = f"{detail['id']}-1"
+    own = f"{attempt}/tmp/", f"{attempt}/home/.claude/.credentials.json"  # the agent's folder, and a link to the login
     for form in forms_of(KEY):
         assert form not in shown
         assert form not in engine.log
-        assert [file for file in engine.files_with(form) if scratch not in file] == []
+        assert [file for file in engine.files_with(form) if not any(each in file for each in own)] == []
         assert engine.resources_with(form) == []
 
 

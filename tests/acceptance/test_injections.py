@@ -24,6 +24,7 @@ from tests.acceptance.git_server import serve_git
 from tests.acceptance.obedience import obey_an_event, obeyed_by, published_by
 from tests.support import obedient_agent
 from tests.support.arrivals import everything_that_arrives
+from tests.support.claude_login import share_login
 from tests.support.injections import (
     CONFIGURATION,
     EVENT,
@@ -267,16 +268,17 @@ def reach(around: Surroundings, program: Path, tmp_path: Path) -> Iterator[Reach
 
     async def run(
         network: Any = None,
-        credential: str = "ANTHROPIC_API_KEY",
         kind: type[LocalEngine] = LocalEngine,
         *,
         with_event: bool = False,
+        with_login: bool = False,
         **environment: str,
     ) -> set[str]:
+        credential = share_login(tmp_path, KEY) if with_login else {"ANTHROPIC_API_KEY": KEY}
         usual = {
-            "LABRATS_CLAUDE_PATH": str(program), credential: KEY, "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LABRATS_CLAUDE_PATH": str(program), "PATH": "/usr/local/bin:/usr/bin:/bin",
             "LABRATS_SANDBOX": "true", "OUTBOUND_ALLOWED_CIDRS": f"{around.listener.address}/32",
-            "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{around.model_server.port}",
+            "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{around.model_server.port}", **credential,
         }  # fmt: skip
         engine = engines.enter_context(kind(tmp_path, **usual | environment))
         engine.set_secret("tools", "token", TOOLS)
@@ -316,8 +318,8 @@ async def test_without_a_network_rule_it_reaches_the_network_only(reach: Reach, 
 
 
 async def test_without_the_key_proxy_it_reaches_the_key_only(reach: Reach) -> None:
-    """A login is not proxied."""
-    assert await reach(credential="CLAUDE_CODE_OAUTH_TOKEN") == {"model's key"} | MODEL_SERVER
+    """A shared login is not proxied."""
+    assert await reach(with_login=True) == {"model's key"} | MODEL_SERVER
 
 
 async def test_without_the_filter_of_debuggers_calls_it_traces_processes_only(reach: Reach) -> None:

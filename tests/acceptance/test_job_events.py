@@ -31,6 +31,7 @@ USED = {
     "cacheReadTokens": 0,
     "cacheWriteTokens": 0,
     "reasoningTokens": 0,
+    "costKind": "billed",
     "costUsd": 0.0,
     "turns": 1,
     "seconds": 0.0,

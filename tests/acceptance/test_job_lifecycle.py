@@ -137,7 +137,7 @@ async def test_usage_is_summed_and_shown_while_the_job_runs(user: User) -> None:
 
     total = {
         "inputTokens": 20, "outputTokens": 10, "cacheReadTokens": 4, "cacheWriteTokens": 0, "reasoningTokens": 0,
-        "costUsd": 0.5, "turns": 2,
+        "costUsd": 0.5, "costKind": "billed", "turns": 2,
     }  # fmt: skip
     running = await user.job(job_id)
     assert (running["status"], running["usage"], running["logs"]) == ("active", total | {"seconds": 0.0}, ["used"])

@@ -132,15 +132,20 @@ def test_pause_that_the_server_asks_for_is_known_although_the_program_does_not_r
 
 
 @ONLY_CLAUDE
-def test_login_cannot_be_proxied_and_the_job_says_so(attempt_on: Prepare) -> None:
+def test_token_of_a_subscription_is_proxied_as_one_and_its_cost_is_notional(attempt_on: Prepare) -> None:
+    """Claude Code sends other headers with such a token than with a key."""
     with CLAUDE.serve(Says("ok")) as server:
         attempt = attempt_on(server, secrets={"CLAUDE_CODE_OAUTH_TOKEN": KEY})
         attempt.run()
 
     assert attempt.result == "ok"
-    assert attempt.outcome.outputs.key_exposed
-    assert any("login cannot be proxied" in line for line in attempt.logs)
-    assert requests_of(attempt) == []
+    assert not attempt.outcome.outputs.key_exposed
+    requests = [event.request for event in requests_of(attempt)]
+    assert [request.status for request in requests if request.path == "/v1/messages"] == [200]
+    assert server.headers["Authorization"] == f"Bearer {KEY}"
+    assert "oauth-" in server.headers["Anthropic-Beta"]
+    assert attempt.outcome.usage.is_notional
+    assert attempt.outcome.usage.cost_usd
 
 
 def test_job_with_a_key_does_not_expose_it(cli: AgentCli, attempt_on: Prepare) -> None:

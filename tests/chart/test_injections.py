@@ -296,12 +296,12 @@ async def test_without_a_network_rule_it_reaches_the_network_only(pod: Pod, user
     assert await pod.reached(user, tmp_path, "open", "ANTHROPIC_API_KEY") == NETWORK
 
 
-async def test_without_the_key_proxy_it_reaches_the_key_and_an_allowed_host_only(
+async def test_with_the_token_of_a_subscription_it_reaches_an_allowed_host_only(
     pod: Pod, user: User, tmp_path: Path
 ) -> None:
-    """A login is not proxied. The rule of this job allows the host that the goal `proxy` asks for."""
+    """Such a token is proxied as a key is. The rule of this job allows the host that the goal `proxy` asks for."""
     rule = {"allow": [f"{ALLOWED}:{pod.listener.port}"]}
-    assert await pod.reached(user, tmp_path, rule, "CLAUDE_CODE_OAUTH_TOKEN") == {"model's key", "proxy"}
+    assert await pod.reached(user, tmp_path, rule, "CLAUDE_CODE_OAUTH_TOKEN") == {"proxy"}
 
 
 def a_careless_pod(pod: Pod, prompt: str) -> list[dict[str, Any]]:

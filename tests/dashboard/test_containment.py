@@ -11,6 +11,7 @@ from playwright.async_api import BrowserContext, Locator, Page, expect
 
 from tests.acceptance.engine import ForkedEngine, LocalEngine, User
 from tests.dashboard.conftest import sign_in
+from tests.support.claude_login import share_login
 from tests.support.deliveries import SECRET
 
 LOGIN = "test-login-of-claude-0123456789"
@@ -38,7 +39,7 @@ def engine(tmp_path: Path) -> Iterator[LocalEngine]:
     program.parent.mkdir()
     program.write_text(AGENT)
     program.chmod(0o755)
-    environment = {"LABRATS_CLAUDE_PATH": str(program), "CLAUDE_CODE_OAUTH_TOKEN": LOGIN, "LABRATS_SANDBOX": "true"}
+    environment = {"LABRATS_CLAUDE_PATH": str(program), "LABRATS_SANDBOX": "true", **share_login(tmp_path, LOGIN)}
     with ForkedEngine(tmp_path, **environment, LOCAL_REPO_ROOTS=str(tmp_path)) as engine:
         engine.set_secret("npm", "token", "test-npm-token-0123456789")
         yield engine

@@ -36,7 +36,13 @@ def run(command: str) -> str:
 
 
 def read_credential() -> None:
-    """Put the model's credential into the environment, where commands find it. The agent gets it by a pipe."""
+    """Put the model's credential into the environment, where commands find it.
+
+    The agent gets it by a pipe, or as a login that the engine's user shares.
+    """
+    login = pathlib.Path.home() / ".claude" / ".credentials.json"
+    if login.exists():
+        os.environ["CREDENTIAL"] = json.loads(login.read_text())["claudeAiOauth"]["accessToken"]
     for name in ("CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR", "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR"):
         if name in os.environ:
             with open(int(os.environ[name])) as pipe:

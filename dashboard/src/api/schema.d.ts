@@ -7041,6 +7041,13 @@ export interface components {
              */
             costUsd: number | null;
             /**
+             * Costkind
+             * @description `notional`: a subscription paid for some of it, and the cost is at list prices.
+             * @example billed
+             * @enum {string}
+             */
+            costKind: "billed" | "notional";
+            /**
              * Turns
              * @description Number of responses of the model.
              * @example 3
@@ -8477,6 +8484,7 @@ export interface operations {
                      *             "cacheWriteTokens": 0,
                      *             "reasoningTokens": 0,
                      *             "costUsd": 0.0125,
+                     *             "costKind": "billed",
                      *             "turns": 3,
                      *             "seconds": 41.7
                      *           },
@@ -8801,6 +8809,7 @@ export interface operations {
                      *         "cacheWriteTokens": 0,
                      *         "reasoningTokens": 0,
                      *         "costUsd": 0.0125,
+                     *         "costKind": "billed",
                      *         "turns": 3,
                      *         "seconds": 41.7
                      *       },
@@ -9508,6 +9517,7 @@ export interface operations {
                      *         "cacheWriteTokens": 0,
                      *         "reasoningTokens": 0,
                      *         "costUsd": 0.0125,
+                     *         "costKind": "billed",
                      *         "turns": 3,
                      *         "seconds": 41.7
                      *       },
@@ -9820,6 +9830,7 @@ export interface operations {
                      *         "cacheWriteTokens": 0,
                      *         "reasoningTokens": 0,
                      *         "costUsd": 0.0125,
+                     *         "costKind": "billed",
                      *         "turns": 3,
                      *         "seconds": 41.7
                      *       },
@@ -10504,6 +10515,7 @@ export interface operations {
                      *         "cacheWriteTokens": 0,
                      *         "reasoningTokens": 0,
                      *         "costUsd": 0.0125,
+                     *         "costKind": "billed",
                      *         "turns": 3,
                      *         "seconds": 41.7
                      *       },
@@ -10822,6 +10834,7 @@ export interface operations {
                      *             "cacheWriteTokens": 0,
                      *             "reasoningTokens": 0,
                      *             "costUsd": 0.0125,
+                     *             "costKind": "billed",
                      *             "turns": 3,
                      *             "seconds": 41.7
                      *           },
@@ -11366,6 +11379,7 @@ export interface operations {
                      *             "cacheWriteTokens": 0,
                      *             "reasoningTokens": 0,
                      *             "costUsd": 0.0125,
+                     *             "costKind": "billed",
                      *             "turns": 3,
                      *             "seconds": 41.7
                      *           },

@@ -34,6 +34,10 @@ class UsageView(ResponseBody):
     cache_write_tokens: int = Field(description="Input tokens that were written to the provider's cache.", examples=[0])
     reasoning_tokens: int = Field(description="Output tokens of the model's hidden reasoning.", examples=[0])
     cost_usd: float | None = Field(description="Null if the model's price or its usage is unknown.", examples=[0.0125])
+    cost_kind: Literal["billed", "notional"] = Field(
+        description="`notional`: a subscription paid for some of it, and the cost is at list prices.",
+        examples=["billed"],
+    )
     turns: int = Field(description="Number of responses of the model.", examples=[3])
     seconds: float = Field(description="Time that the ended attempts held a slot.", examples=[41.7])
 
@@ -401,7 +405,7 @@ def job_detail(
     }
 
 
-def usage_view(usage: Usage) -> dict[str, int | float | None]:
+def usage_view(usage: Usage) -> dict[str, int | float | str | None]:
     return {
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,
@@ -409,6 +413,7 @@ def usage_view(usage: Usage) -> dict[str, int | float | None]:
         "cacheWriteTokens": usage.cache_write_tokens,
         "reasoningTokens": usage.reasoning_tokens,
         "costUsd": usage.known_cost_usd,
+        "costKind": "notional" if usage.is_notional else "billed",
         "turns": usage.turns,
         "seconds": usage.seconds,
     }

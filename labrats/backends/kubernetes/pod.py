@@ -168,7 +168,8 @@ def _annotations(
     They contain no secret of use outside the pod, and so need no object of their own.
     """
     job, egress = attempt.job, credentials.egress
-    task = replace(_task(attempt, settings, EARLIER_FILES if earlier else None), policy_tests=credentials.policy_tests)
+    task = _task(attempt, settings, EARLIER_FILES if earlier else None)
+    task = replace(task, policy_tests=credentials.policy_tests, proxied_key=credentials.proxied_key)
     if egress:
         task = replace(task, egress_proxy=egress.address)
     annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: encode(task).decode()}

@@ -40,6 +40,11 @@ class PodCredentials:
         """True if the pod has a key proxy."""
         return bool(self.model) or self.keyless
 
+    @property
+    def proxied_key(self) -> str | None:
+        """The name of the model's key; None for a model without one."""
+        return next((key for _, keys in self.model for key in keys), None)
+
 
 @dataclass(frozen=True)
 class PodEgress:

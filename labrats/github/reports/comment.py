@@ -290,4 +290,4 @@ def _consumption(usage: Usage) -> Iterator[str]:
         yield f"{usage.tokens:,} tokens"
     if usage.cost_usd:
         digits = 2 if usage.cost_usd >= 0.01 else 4  # as on the dashboard
-        yield f"${usage.cost_usd:.{digits}f}"
+        yield f"${usage.cost_usd:.{digits}f}{' (paid by a subscription)' if usage.is_notional else ''}"

@@ -63,6 +63,7 @@ def test_key_of_the_environment_is_stored_under_its_name(
 
 def test_token_of_a_subscription_is_known_by_its_form(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("sk-ant-oat-test\n")
+    ends(engine, status="completed", usage=USAGE | {"costKind": "notional"})
     ended = labrats("connect", "claude", "--key-file", str(tmp_path / "token"))
 
     stored = sent(engine)["PUT /api/secrets/claude-subscription"]

@@ -113,11 +113,11 @@ FORGED = [
     [
         (0, "ANTHROPIC_API_KEY", (0, 0, 0.0, 0)),
         (1, "ANTHROPIC_API_KEY", (3, 2, 0.000025, 1)),
-        (0, "CLAUDE_CODE_OAUTH_TOKEN", (10**7, 10**6, 21.0, 1)),
+        (0, None, (10**7, 10**6, 21.0, 1)),
     ],
 )
 def test_usage_that_a_program_reports_counts_only_without_a_key_proxy(
-    tmp_path: Path, requests: int, key: str, usage: tuple[int, int, float, int]
+    tmp_path: Path, requests: int, key: str | None, usage: tuple[int, int, float, int]
 ) -> None:
     """An agent can write anything to the output of its program."""
     answer = json.dumps({"type": "message", "content": [], "usage": COUNTS}).encode()
@@ -127,7 +127,7 @@ def test_usage_that_a_program_reports_counts_only_without_a_key_proxy(
             url,
             FORGED,
             ASK.replace("{path}", "/v1/messages") * requests,
-            secrets={key: "sk-test-0123456789"},
+            secrets={key: "sk-test-0123456789"} if key else {},
             prices=Prices(input=1, output=11),
         )
         attempt.run()

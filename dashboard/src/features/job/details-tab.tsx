@@ -59,6 +59,7 @@ export function DetailsTab() {
             <dd>
               {cost(usage.costUsd)}
               {usage.costUsd === null && ' (the price of the model is unknown)'}
+              {usage.costKind === 'notional' && ' at list prices (a subscription paid)'}
             </dd>
           </div>
           <div>

@@ -210,7 +210,12 @@ function Facts({ job }: { job: JobDetail }) {
         </span>{' '}
         {job.config.effort}
       </Fact>
-      {job.processedAt && <Fact label="Cost">{usage.costUsd === null ? 'cost unknown' : cost(usage.costUsd)}</Fact>}
+      {job.processedAt && (
+        <Fact label="Cost">
+          {usage.costUsd === null ? 'cost unknown' : cost(usage.costUsd)}
+          {usage.costKind === 'notional' && ' at list prices'}
+        </Fact>
+      )}
       {tokens > 0 && <Fact label="Tokens: input and output">{compact(tokens)} tokens</Fact>}
       {usage.turns > 0 && <Fact label="Turns">{counted(usage.turns, 'turn')}</Fact>}
       <Fact label="Created">

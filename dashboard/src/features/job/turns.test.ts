@@ -116,6 +116,7 @@ function usage(inputTokens: number, costUsd: number | null): JobEvent {
       cacheReadTokens: 0,
       cacheWriteTokens: 0,
       costUsd,
+      costKind: 'billed',
       turns: 1,
       seconds: 1,
     },

@@ -532,3 +532,10 @@ def test_task_names_the_copied_files_for_a_retry_and_for_a_follow_up() -> None:
         Continuation(job_id=followed.id),
     ]
     assert tasks[2].resumption == Resumption(session=session, kept=EARLIER_FILES)
+
+
+def test_task_names_the_key_that_the_key_proxy_adds() -> None:
+    """The program gets the proxy's token in its place: with a subscription it behaves otherwise than with a key."""
+    credentials = PodCredentials(model=[("claude", {"CLAUDE_CODE_OAUTH_TOKEN": "CLAUDE_CODE_OAUTH_TOKEN"})])
+    assert task_of(pod_of(an_attempt(), credentials)).proxied_key == "CLAUDE_CODE_OAUTH_TOKEN"
+    assert task_of(pod_of(an_attempt())).proxied_key is None
