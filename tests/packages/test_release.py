@@ -19,6 +19,7 @@ WORKFLOWS: Final = ROOT / ".github/workflows"
 ON_A_REGISTRY: Final = re.compile(
     r"release\.py (base|build-images|publish-images)|docker login|helm push|cosign|gh release"
 )
+REGISTRY: Final = "ghcr.io/labrats-work/apps.ai-agents"
 PINNED: Final = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40}")
 
 pytestmark = pytest.mark.timeout(600)
@@ -71,16 +72,20 @@ def test_steps_of_a_release_without_a_registry_run(tree: Path, programs: Path) -
     ]
     assert (tree / f"dist/wheel/labrats_engine-{VERSION}-py3-none-any.whl").exists()
     assert (tree / f"dist/chart/labrats-{VERSION}.tgz").exists()
+    rendered = run_step("helm template dist/chart/*.tgz --set profile=small", tree, programs)
+    images = set(re.findall(rf"{re.escape(REGISTRY)}/[\w./:-]+", rendered))
+    assert images == {f"{REGISTRY}/engine:{VERSION}", f"{REGISTRY}/executor:{VERSION}"}
     assert "**" in (tree / "dist/notes.md").read_text()
 
 
-def run_step(script: str, folder: Path, programs: Path) -> None:
-    """Run a step as GitHub's runner does. The test fails with the output of the step if it does."""
+def run_step(script: str, folder: Path, programs: Path) -> str:
+    """Run a step as the runner of GitHub does, and return its output, with which the test fails if the step does."""
     environment = os.environ | {
         "GITHUB_REF_NAME": f"v{VERSION}",
-        "REGISTRY": "ghcr.io/labrats-work/apps.ai-agents",
+        "REGISTRY": REGISTRY,
         "PATH": f"{programs}:{os.environ['PATH']}",
     }
     shell = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script)
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, script + done.stdout + done.stderr
+    return done.stdout
