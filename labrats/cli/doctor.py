@@ -93,7 +93,7 @@ def _of_stored_data(engine: EngineCommands, findings: Sequence[Finding]) -> Iter
     yield from _providers(engine.settings(), ai_models, secrets)
     yield github_finding(sources, secrets)
     yield from triggers_of(agents)
-    yield from free_caches_of(ai_models)
+    yield from price_findings(ai_models)
 
 
 def _providers(
@@ -143,7 +143,7 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
         names = {APP_SECRET, *(each.spec.credentials_ref for each in sources)}
         github = github_finding(sources, await store.get_many(Secret, sorted(filter(None, names))))
     levels = levels_of(KubernetesSettings().vm_runtime_class)
-    stored = (*labels, github, *triggers_of(agents), *free_caches_of(ai_models))
+    stored = (*labels, github, *triggers_of(agents), *price_findings(ai_models))
     return [*levels, *network_findings(*engine.cluster_network()), *stored]
 
 
@@ -156,11 +156,18 @@ def triggers_of(agents: "Iterable[AiAgent]") -> Iterator[Finding]:
         yield Finding(f"agent {agent.name}", "missing", f"does not review commits that are pushed later: {command}")
 
 
-def free_caches_of(ai_models: "Iterable[AiModel]") -> Iterator[Finding]:
-    """Yield a finding for each AiModel at which input from the cache costs nothing, as it was the default before."""
+def price_findings(ai_models: "Iterable[AiModel]") -> Iterator[Finding]:
+    """Yield a finding for each AiModel without a known price, and for each at which cached input costs nothing.
+
+    The latter was the default before.
+    """
     from labrats.model.ai_model import Prices  # other commands do not need it
+    from labrats.model.list_prices import has_unknown_cost
 
     for ai_model in ai_models:
+        if has_unknown_cost(ai_model.spec):
+            command = f"`labrats model set {ai_model.name} --input-price USD --output-price USD`, per million tokens"
+            yield Finding(f"model {ai_model.name}", "missing", f"the cost of its jobs is unknown: {command}")
         if (prices := ai_model.spec.prices) and prices.has_free_cache:
             usual = Prices(input=prices.input).effective_cache_read
             command = f"`labrats model set {ai_model.name} --cache-read-price {usual:g}`"

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.key_values import RepeatedOption, parse_pairs
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text, print_warnings
+from labrats.model.provider_spec import provider_spec
 
 models_app: Final = App(name="model", help="List, create, change and delete models.")
 
@@ -89,6 +90,20 @@ def list_models(*, options: ApiOptions = DEFAULTS) -> None:
 
 
 @models_app.command
+def prices(*, options: ApiOptions = DEFAULTS) -> None:
+    """Show by which prices the cost of each model's jobs is computed, in US dollars per million tokens."""
+    with options.connect() as client:
+        answer = client.get("/api/ai-models")
+    if options.json:
+        print_text(answer.text)
+        return
+    print_table(
+        ["NAME", "MODEL", "INPUT", "OUTPUT", "FROM CACHE", "BY"],
+        [_price_row(model) for model in answer.json()["aiModels"]],
+    )
+
+
+@models_app.command
 def create(
     name: str,
     /,
@@ -152,6 +167,29 @@ def delete(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     with options.connect() as client:
         client.delete(_path(name))
     print_stderr(f"{name} deleted")
+
+
+def _price_row(model: Mapping[str, Any]) -> list[str]:
+    """Return the prices of a model as cells, and where they come from."""
+    from labrats.model.list_prices import list_price, list_prices  # other commands do not need it
+
+    name, provider = model["name"], provider_spec(model["provider"])
+    own, listed = model.get("prices"), list_price(provider.name, model["model"])
+    numbers: list[float] = []
+    if own:
+        cached = model["assumedCacheRead"] if own.get("cacheRead") is None else own["cacheRead"]
+        numbers, source = [own["input"], own["output"], cached], "its own prices"
+    elif listed:
+        numbers = [listed.input, listed.output, listed.effective_cache_read]
+        source = f"list of {list_prices().as_of}"
+    elif provider.has_list_prices and model["model"] == provider.name:
+        source = f"list of {list_prices().as_of}, for the model that answers"
+    elif provider.reports_cost:
+        source = "what its program reports"
+    else:
+        source = f"unknown: labrats model set {name} --input-price USD --output-price USD"
+    cells = [f"{number:g}" for number in numbers] or [""] * 3
+    return [name, model["model"], *cells, source]
 
 
 def _variables(texts: Iterable[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from labrats.executor.leftovers import (
 )
 from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout
-from labrats.executor.prices import list_prices, require_price
+from labrats.executor.prices import list_price_of_job, require_price
 from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
 from labrats.executor.running_changes import remove_report, reported_changes
@@ -102,7 +102,7 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
     async def work() -> CheckedResult:
         _remove_secrets(inputs / "secrets")
         context = _read_context(inputs, folder, secrets, events)
-        events.totals.prices = context.task.prices or list_prices(context.task)
+        events.totals.prices = context.task.prices or list_price_of_job(context.task)
         async with nothing_left_running(FailedCode.AGENT_ERROR):
             return await run_with_timeout(_run_limited_attempt, context)
 

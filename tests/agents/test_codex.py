@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.prices import LIST_PRICES
 from labrats.model.job import FailedCode, Pipeline, WorkspaceFile
+from labrats.model.list_prices import list_prices
 from labrats.model.protocol import SessionEvent
 from labrats.processes import with_environment
 from tests.agents.agent_cli import AgentCli
@@ -60,7 +60,7 @@ def test_every_model_that_codex_offers_has_a_list_price(tmp_path: Path) -> None:
     models = [each["slug"] for each in json.loads(listed.stdout)["models"] if each["visibility"] == "list"]
 
     assert models
-    assert set(models) - set(LIST_PRICES) == set()
+    assert set(models) - set(list_prices().models) == set()
 
 
 def a_login() -> dict[str, str]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.executor.key_proxy.model_server import ApprovedRequest, RunningRequest
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.key_proxy.usage_reader import Share, UsageReader
-from labrats.executor.prices import WEB_SEARCH_USD, list_prices
+from labrats.executor.prices import WEB_SEARCH_USD, list_price_of_job
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.ai_model import Prices, cost_of
 from labrats.model.errors import GiveUp
@@ -169,7 +169,7 @@ def prices_of(model: str | None, task: Task) -> Prices | None:
     exact = (name for name in names if is_named(model, name))
     aliases = (name for name in names if is_named(model, name, provider))
     found = next(exact, None) or next(aliases, None)
-    return task.other_prices.get(found or own, task.prices) or list_prices(task, model)
+    return task.other_prices.get(found or own, task.prices) or list_price_of_job(task, model)
 
 
 TOKENS_PER_SECOND: Final = 300

@@ -281,17 +281,18 @@ def test_model_with_a_free_cache_is_named_with_the_command_that_changes_it(
 ) -> None:
     monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "data"))
 
-    async def store(*names_and_prices: tuple[str, Prices]) -> None:
+    async def store(*names_and_prices: tuple[str, Prices | None]) -> None:
         async with EmbeddedStore.open(tmp_path / "data" / "labrats.db") as store:
             for name, prices in names_and_prices:
-                spec = AiModelSpec(provider="mock", model=name, prices=prices)
+                spec = AiModelSpec(provider="codex", model=name, prices=prices)
                 await store.create(AiModel(metadata=Metadata(name=name), spec=spec))
 
-    asyncio.run(
-        store(("free", Prices(input=5, cache_read=0)), ("unset", Prices(input=5)), ("own", Prices(cache_read=0)))
-    )
+    free, unset, own = Prices(input=5, cache_read=0), Prices(input=5), Prices(cache_read=0)
+    asyncio.run(store(("free", free), ("unset", unset), ("own", own), ("unknown", None), ("gpt-5", None)))
     found = findings(labrats)[1]
-    assert {check for check in found if check.startswith("model ")} == {"model free"}
+    assert {check for check in found if check.startswith("model ")} == {"model free", "model unknown"}
+    command = "`labrats model set unknown --input-price USD --output-price USD`, per million tokens"
+    assert found["model unknown"] == ("missing", f"the cost of its jobs is unknown: {command}")
     detail = "input from the cache costs nothing: `labrats model set free --cache-read-price 0.5`, or its price"
     assert found["model free"] == ("missing", detail)
 

@@ -1,5 +1,6 @@
 """`labrats model …`."""
 
+from labrats.model.list_prices import list_prices
 from tests.unit.cli.engines import Labrats, ScriptedEngine
 
 MODEL = {
@@ -24,6 +25,27 @@ def test_model_list_shows_active_and_queued_jobs(labrats: Labrats, engine: Scrip
 def test_model_list_shows_the_end_of_a_pause(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL | {"pausedUntil": "2030-01-01T12:00:00Z"}]})
     assert "2030-01-01 12:00:00" in labrats("model", "list").out
+
+
+def test_model_prices_say_where_each_comes_from(labrats: Labrats, engine: ScriptedEngine) -> None:
+    own = {"input": 5, "output": 15, "cacheRead": None, "cacheWrite": None}
+    models = [
+        {"name": "own", "provider": "claude", "model": "opus", "prices": own, "assumedCacheRead": 0.5},
+        {"name": "listed", "provider": "codex", "model": "gpt-5.1-2025-11-13", "prices": None},
+        {"name": "default", "provider": "codex", "model": "codex", "prices": None},
+        {"name": "reported", "provider": "claude", "model": "sonnet", "prices": None},
+        {"name": "new", "provider": "codex", "model": "gpt-99", "prices": None},
+    ]
+    engine.answers("GET /api/ai-models", {"aiModels": models})
+    rows = {row.split()[0]: " ".join(row.split()[2:]) for row in labrats("model", "prices").out.splitlines()[1:]}
+    listed = f"list of {list_prices().as_of}"
+    assert rows == {
+        "own": "5 15 0.5 its own prices",
+        "listed": f"1.25 10 0.125 {listed}",
+        "default": f"{listed}, for the model that answers",
+        "reported": "what its program reports",
+        "new": "unknown: labrats model set new --input-price USD --output-price USD",
+    }
 
 
 def test_model_create_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> None:

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.executor.key_proxy.budget import prices_of
-from labrats.executor.prices import LIST_PRICES
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
+from labrats.model.list_prices import list_prices
 from labrats.model.protocol import Task
 from tests.unit.executor.attempts import a_task
 
@@ -50,5 +50,5 @@ def test_alias_of_several_models_has_no_prices_of_its_own(tmp_path: Path, model:
 
 def test_prices_of_an_unknown_model_are_unknown(tmp_path: Path) -> None:
     assert prices_of("claude-sonnet-5-5", a_task_on(tmp_path, "sonnet", None)) is None
-    assert prices_of("gpt-5", a_task_on(tmp_path, "gpt-5", None, "codex")) == LIST_PRICES["gpt-5"]
+    assert prices_of("gpt-5", a_task_on(tmp_path, "gpt-5", None, "codex")) == list_prices().models["gpt-5"]
     assert prices_of(None, a_task_on(tmp_path, "sonnet", OWN)) is None
