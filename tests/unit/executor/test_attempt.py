@@ -13,6 +13,7 @@ from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Usage
 from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import ErrorEvent, PartEvent, ResultEvent, StatusEvent, decode_event
+from labrats.model.variables import SecretKey
 from labrats.processes import with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
 
@@ -27,7 +28,8 @@ def an_attempt_of(tmp_path: Path, script: str, **inputs: Any) -> AttemptFolder:
     program = tmp_path / "agent"
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
-    return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)}, **inputs)
+    config = inputs.pop("config", JobConfig(provider="claude"))
+    return an_attempt(tmp_path, config=config, programs={"claude": str(program)}, **inputs)
 
 
 def test_prompt_and_standard_error_of_an_agent_are_on_no_disk(tmp_path: Path) -> None:
@@ -251,8 +253,9 @@ def test_secrets_are_removed_from_the_folder_and_redacted_in_the_output(tmp_path
 def test_secret_is_passed_on_without_the_final_newline_of_its_file(tmp_path: Path) -> None:
     attempt = an_attempt_of(
         tmp_path,
-        "cat /dev/fd/$CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR > key",
-        secrets={"CLAUDE_CODE_OAUTH_TOKEN": "test-key\n"},
+        'printf "%s" "$NPM_TOKEN" > key',
+        config=JobConfig(provider="claude", env={"NPM_TOKEN": SecretKey(secret="npm", key="token")}),
+        secrets={"env.NPM_TOKEN.token": "test-key\n"},
     )
 
     attempt.run()
