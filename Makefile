@@ -33,7 +33,7 @@ test: setup ## Run the first lane of tests, WORKERS (4) in parallel, in at most 
 
 test-extended: setup agent-clis-newest ## Run the second lane: all on a cluster, the rest of the dashboard, torture and benchmarks
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
-	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "extended and not slow"
+	LABRATS_TEST_CLUSTER=required $(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "extended and not slow"
 
 test-slow: setup ## Run the slow tests, which repeat for statistics or scale
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow $$(grep -rl 'mark\.slow' tests --include='*.py')

@@ -11,6 +11,7 @@ from tests.chart.fixture import helm, installation
 from tests.cluster.fixture import (
     api_client,
     cluster,
+    fail_without_cluster,
     kubeconfig,
     kubectl_cache,
     namespace,
@@ -86,6 +87,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     send_worker_report(session.config)
+    fail_without_cluster(session)
 
 
 @pytest.hookimpl(optionalhook=True)

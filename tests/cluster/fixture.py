@@ -24,6 +24,9 @@ from tests.support.workers import CLUSTER_FAILURE, group_on_a_cluster, is_parall
 
 KUBECONFIG_VARIABLE: Final = "LABRATS_TEST_KUBECONFIG"
 
+REQUIREMENT_VARIABLE: Final = "LABRATS_TEST_CLUSTER"
+"""With the value `required`, a run whose tests on a cluster are skipped fails at its end: `make test-extended`."""
+
 _CLUSTER: Final = pytest.StashKey[Any]()
 """The request of the fixture of the cluster that runs."""
 
@@ -57,14 +60,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         request._fixturedef.finish(request)  # there is no public way; this also ends all that depends on it
 
 
+def fail_without_cluster(session: pytest.Session) -> None:
+    """Fail a run that LABRATS_TEST_CLUSTER=required demands a cluster for, if there was none."""
+    if CLUSTER_FAILURE in session.config.stash and _is_required() and not is_parallel(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def write_cluster_failure(terminalreporter: pytest.TerminalReporter) -> None:
     """Print why the Kubernetes tests did not run, if they did not."""
     if reason := terminalreporter.config.stash.get(CLUSTER_FAILURE, None):
+        is_required = _is_required()
+        if is_required:
+            terminalreporter.section("NO TEST RAN ON A CLUSTER, so this run has failed", red=True, bold=True)
         terminalreporter.write_line(
             f"The Kubernetes tests did not run: {reason}. To run them, set {KUBECONFIG_VARIABLE} to the kubeconfig of "
             "a cluster for tests, or run them as root on Linux, where they start a cluster themselves.",
-            yellow=True,
+            red=is_required,
+            yellow=not is_required,
         )
+
+
+def _is_required() -> bool:
+    return os.environ.get(REQUIREMENT_VARIABLE) == "required"
 
 
 @pytest.fixture(scope="session")
