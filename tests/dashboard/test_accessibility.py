@@ -27,8 +27,9 @@ PAGES_OF_RESOURCES: Final = (
     "/models", "/models?create=/", f"/models?edit={LONG_NAME}", "/models/files", "/agents", "/agents/new",
     *(f"/agents/{LONG_NAME}/{tab}" for tab in ("triggers", "instructions", "test", "jobs", "settings")),
     "/instructions", "/instructions?create=true", f"/instructions/{LONG_NAME}",
-    "/sources", "/sources?create=true", f"/sources/{LONG_NAME[:39]}x", "/settings/defaults", "/settings/keys",
-    "/settings/keys?create=true", "/settings/system", "/files/pdfs", "/files/workspace", "/stats", "/stats?by=repo",
+    "/sources", "/sources?create=true", "/sources?connect=true", f"/sources/{LONG_NAME[:39]}x",
+    "/settings/defaults", "/settings/keys", "/settings/keys?create=true", "/settings/system", "/files/pdfs",
+    "/files/workspace", "/stats", "/stats?by=repo",
 )  # fmt: skip
 
 
