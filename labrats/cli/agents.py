@@ -129,7 +129,7 @@ class AgentOptions(SetupOptions):
     enabled: bool | None = None
     """Let the agent start jobs, or not."""
     provider: str | None = None
-    """The provider of its jobs: claude, codex, vllm, gemma, qwen or mock."""
+    """The provider of its jobs: claude, codex, acp, openai, vllm, gemma, qwen or mock."""
     model: str | None = None
     """The model of its jobs, by the name that the provider uses."""
     effort: Effort | None = None

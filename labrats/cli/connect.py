@@ -135,7 +135,7 @@ def local(
     /,
     *,
     model: str | None = None,
-    provider: str = "vllm",
+    provider: str | None = None,
     key_file: str | None = None,
     slots: int = 2,
     options: ApiOptions = DEFAULTS,
@@ -145,19 +145,27 @@ def local(
     Args:
         url: The server's address, such as http://127.0.0.1:11434/v1, as the engine reaches it.
         model: The model, by the server's name. Default: the only one, or a question on the terminal.
-        provider: vllm, gemma or qwen.
+        provider: openai, vllm, gemma or qwen. Default: the one of an AiModel of that model, else openai.
         key_file: A file with the server's key, if it needs one; - for standard input.
         slots: The number of jobs that run at once.
     """
-    if provider not in LOCAL_PROVIDERS:
+    if provider not in (None, *LOCAL_PROVIDERS):
         raise CommandError(f"--provider must be one of {', '.join(LOCAL_PROVIDERS)}, not {provider}", ExitCode.USAGE)
     key = Credential("OPENAI_API_KEY", read_key_file(key_file), key_file) if key_file else None
     again = f"local {url}"
     base, names = _models_of(url, key, again)
     chosen = _choose(names, model, base, f"local {base}")
     with options.connect() as client:
+        provider = provider or _local_provider_of(client, chosen)
         fields = {"provider": provider, "model": chosen, "slots": slots, "endpoint": base}
         return _set_up(client, fields, key, options, again)
+
+
+def _local_provider_of(client: "Client", model: str) -> str:
+    """Return the provider of an AiModel of this model, which may have been made under an older name."""
+    ai_models = client.get("/api/ai-models").json()["aiModels"]
+    existing = {each["provider"] for each in ai_models if each["model"] == model}
+    return next((name for name in LOCAL_PROVIDERS if name in existing), LOCAL_PROVIDERS[0])
 
 
 @connect_app.command

@@ -118,7 +118,7 @@ def create(
 
     Args:
         name: The name of the new AiModel.
-        provider: claude, codex, acp, vllm, gemma, qwen or mock.
+        provider: claude, codex, acp, openai, vllm, gemma, qwen or mock.
         model: The model, by the name that the provider uses.
         slots: The number of jobs that run at once. [default: 4]
     """
@@ -143,7 +143,7 @@ def set_fields(
 
     Args:
         name: The AiModel's name.
-        provider: claude, codex, acp, vllm, gemma, qwen or mock.
+        provider: claude, codex, acp, openai, vllm, gemma, qwen or mock.
         model: The model, by the name that the provider uses.
         slots: The number of jobs that run at once. 0 pauses the model; running jobs continue.
     """

@@ -35,7 +35,7 @@ class SettingOptions:
     """The options for the settings of a job. The engine chooses the value of an option that is None."""
 
     provider: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The provider: claude, codex, vllm, gemma, qwen or mock."""
+    """The provider: claude, codex, acp, openai, vllm, gemma, qwen or mock."""
     model: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The model, by the name that the provider uses."""
     effort: Annotated[Effort | None, Parameter(group=_SETTINGS)] = None

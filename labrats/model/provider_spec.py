@@ -151,6 +151,7 @@ _SPECS: Final = (
         settings=frozenset({"mcp_servers"}),
         is_self_hosted=True,
     ),
+    _local("openai"),
     _local("vllm"),
     _local("gemma"),
     _local("qwen"),

@@ -146,10 +146,14 @@ def test_local_server_is_connected_by_its_address(
     done = connect(local_engine, "local", url)
     assert (done.returncode, "Hello from coder-30b." in done.stdout) == (0, True), done.stderr
     assert "the server's model is coder-30b" in done.stderr
-    assert "--provider vllm --model coder-30b" in done.stderr
+    assert "--provider openai --model coder-30b" in done.stderr
 
     local_server[1:] = ["Coder/30B"]
-    assert "model vllm-coder-30b-2 created" in connect(local_engine, "local", url).stderr
+    assert "model openai-coder-30b-2 created" in connect(local_engine, "local", url).stderr
+
+    local_server[1:] = ["connected-before"]
+    connect(local_engine, "local", url, "--provider", "vllm")
+    assert "--provider vllm --model connected-before" in connect(local_engine, "local", url).stderr
 
     local_server[1:] = ["small", "large"]
     undecided = connect(local_engine, "local", url)

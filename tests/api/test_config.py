@@ -88,7 +88,7 @@ async def test_a_stale_version_is_refused(admin: httpx2.AsyncClient) -> None:
 
 
 async def test_concurrent_changes_are_all_applied(admin: httpx2.AsyncClient) -> None:
-    providers = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
+    providers = ("claude", "codex", "openai", "vllm", "gemma", "qwen", "mock")
     await asyncio.gather(*(put(admin, providers={name: {"model": f"of-{name}"}}) for name in providers))
     found = (await admin.get("/api/config/defaults")).json()["providers"]
     assert {name: each["model"] for name, each in found.items()} == {name: f"of-{name}" for name in providers}

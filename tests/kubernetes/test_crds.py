@@ -169,7 +169,11 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("AiConfig", {"effort": "utmost"}, "spec.effort"),
         ("AiConfig", {"providers": {"gpt": {"model": "4"}}}, "the providers are claude, codex"),
         ("AiConfig", {"providers": {"mock": {"effort": "utmost"}}}, "spec.providers.mock.effort"),
-        ("AiConfig", {"providers": {"codex": {"files": [MODEL_FILE]}}}, "only vllm, gemma, qwen run models from files"),
+        (
+            "AiConfig",
+            {"providers": {"codex": {"files": [MODEL_FILE]}}},
+            "only openai, vllm, gemma, qwen run models from files",
+        ),
         (
             "AiConfig",
             {"providers": {"qwen": {"files": [MODEL_FILE | {"url": "ftp://x"}]}}},

@@ -29,7 +29,7 @@ def test_answer_is_the_result_and_its_lines_are_logged(attempt_on: Prepare) -> N
     assert server.headers["Authorization"] is None
 
 
-@pytest.mark.parametrize("provider", ["vllm", "gemma", "qwen"])
+@pytest.mark.parametrize("provider", ["openai", "vllm", "gemma", "qwen"])
 def test_every_local_provider_answers(attempt_on: Prepare, provider: str) -> None:
     with chat_server(Says("ok")) as server:
         attempt = attempt_on(server, config={"provider": provider})

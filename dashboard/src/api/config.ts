@@ -8,12 +8,13 @@ export const PROVIDERS = [
   'claude',
   'codex',
   'acp',
+  'openai',
   'vllm',
   'gemma',
   'qwen',
   'mock',
 ] as const satisfies readonly Schemas['AiModelBody']['provider'][];
-export const LOCAL_PROVIDERS: readonly string[] = ['vllm', 'gemma', 'qwen'];
+export const LOCAL_PROVIDERS: readonly string[] = ['openai', 'vllm', 'gemma', 'qwen'];
 export const EFFORTS = ['low', 'medium', 'high', 'xhigh', 'max'] as const satisfies readonly NonNullable<
   Schemas['ConfigBody']['effort']
 >[];

@@ -1705,7 +1705,7 @@ export interface components {
              * @description The provider of its jobs, unless they set another.
              * @example claude
              */
-            defaultProvider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            defaultProvider?: ("claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
             defaultNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Defaultisolation */
@@ -1757,7 +1757,7 @@ export interface components {
             /** Defaulteffort */
             defaultEffort?: ("low" | "medium" | "high" | "xhigh" | "max") | null;
             /** Defaultprovider */
-            defaultProvider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            defaultProvider?: ("claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
             defaultNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Defaultisolation */
@@ -2066,7 +2066,7 @@ export interface components {
              * @description The provider that runs its jobs.
              * @enum {string}
              */
-            provider: "claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock";
+            provider: "claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock";
             /**
              * Model
              * @description The provider's name for the model.
@@ -2114,7 +2114,7 @@ export interface components {
              * Provider
              * @enum {string}
              */
-            provider?: "claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock";
+            provider?: "claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock";
             /** Model */
             model?: string;
             /**
@@ -2866,7 +2866,7 @@ export interface components {
              * Provider
              * @description The provider that runs the job.
              */
-            provider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            provider?: ("claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /**
              * Fast
              * @description Fast mode; Claude only.
@@ -3331,7 +3331,7 @@ export interface components {
              * @example qwen
              * @enum {string}
              */
-            provider: "claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock";
+            provider: "claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock";
             /**
              * Model
              * @example qwen2.5-0.5b
@@ -3641,7 +3641,7 @@ export interface components {
              * Provider
              * @description The provider, as in `config.provider` of a job. Default: that of the configured model.
              */
-            provider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            provider?: ("claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Model */
             model?: string | null;
             /** Effort */
@@ -5812,7 +5812,7 @@ export interface components {
              * Provider
              * @description The provider that runs the jobs.
              */
-            provider?: ("claude" | "codex" | "acp" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            provider?: ("claude" | "codex" | "acp" | "openai" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /**
              * Agenttriggername
              * @description The only agent that receives this repository's events.

@@ -34,7 +34,7 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL,
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAME)]
 """The name of a resource, as in Kubernetes: lower-case letters, digits, dashes and dots."""
 
-Provider = Literal["claude", "codex", "acp", "vllm", "gemma", "qwen", "mock"]
+Provider = Literal["claude", "codex", "acp", "openai", "vllm", "gemma", "qwen", "mock"]
 IsolationName = Literal["process", "sandbox", "container", "vm"]
 
 

@@ -7,6 +7,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.providers import acp, claude, codex, local, mock
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.provider_spec import LOCAL_PROVIDERS
 
 Provider = Callable[[RunContext], Awaitable[Any]]
 """A function that does the work and returns the result, any JSON value.
@@ -18,10 +19,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "acp": acp.run,
     "claude": claude.run,
     "codex": codex.run,
-    "gemma": local.run,
     "mock": mock.run,
-    "qwen": local.run,
-    "vllm": local.run,
+    **dict.fromkeys(LOCAL_PROVIDERS, local.run),
 }
 
 

@@ -103,7 +103,7 @@ def test_engine_with_credentials_needs_no_further_ones(labrats: Labrats, engine:
         (
             ["local", "http://127.0.0.1:1", "--provider", "gpt"],
             "",
-            "--provider must be one of vllm, gemma, qwen, not gpt",
+            "--provider must be one of openai, vllm, gemma, qwen, not gpt",
         ),
         (["local", "http://127.0.0.1:1"], "", "no server answers at http://127.0.0.1:1/v1/models"),
     ],

@@ -105,7 +105,7 @@ def test_advice_on_a_rate_limit_names_the_ai_model(tmp_path: Path) -> None:
         ({"effort": "high"}, "[config.effort is ignored: only the providers claude, codex accept it]"),
         (
             {"react_enabled": True},
-            "[config.reactEnabled is ignored: only the providers vllm, gemma, qwen accept it]",
+            "[config.reactEnabled is ignored: only the providers openai, vllm, gemma, qwen accept it]",
         ),
     ],
 )

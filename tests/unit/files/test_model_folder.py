@@ -387,7 +387,7 @@ def test_an_accepted_name_is_one_path_component(name: str) -> None:
 @pytest.mark.parametrize("provider", ["claude", "..", "", "qwen/../..", "Qwen"])
 async def test_only_local_providers_have_files(tmp_path: Path, log: list[str], provider: str) -> None:
     operation = FileOperation(work=OperationType.DELETE, provider=provider, filename="a.gguf")
-    with pytest.raises(ModelFileError, match="must be one of vllm, gemma, qwen"):
+    with pytest.raises(ModelFileError, match="must be one of openai, vllm, gemma, qwen"):
         await a_folder(tmp_path).carry_out(operation, log.append)
 
 
