@@ -1,16 +1,18 @@
 """Tests of the image for one machine: podman runs it as users do, to its first job, and its data outlive the container.
 
-podman runs as root here, with runc, because these machines may have no user namespaces for ordinary users and the
-control groups of version 1. Containers have no network: commands run inside.
+podman runs as an ordinary user, with runc because crun refuses the control groups of some machines. Containers have no
+network: commands run inside.
 """
 
+import os
 import resource
-import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy
 from typing import Final
 
 import pytest
@@ -19,7 +21,13 @@ from tests.cluster import packages
 from tests.cluster.product import MACHINE
 from tests.cluster.shell import run
 
-_PODMAN: Final = {"podman": "podman", "runc": "runc"}
+_PODMAN: Final = {"podman": "podman", "runc": "runc", "newuidmap": "uidmap"}
+_USER: Final = 54321
+_AS_USER: Final = """\
+for file in passwd group subuid subgid; do mount --bind "$2/$file" "/etc/$file"; done
+cd "$2/home"
+exec setpriv --reuid="$1" --regid="$1" --clear-groups env HOME="$2/home" XDG_RUNTIME_DIR="$2/run" "${@:3}"
+"""
 _INSTALL_A_PROGRAM: Final = """
 mkdir /tmp/agent && cd /tmp/agent
 echo '{"name": "agent", "version": "1.0.0", "bin": {"own-agent": "agent.js"}}' > package.json
@@ -36,13 +44,30 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Podman:
-    """podman with images and volumes in a folder of its own."""
+    """podman of a user with ranges of ids, who exists in the view of podman alone. folder: of the user's files."""
 
     folder: Path
 
+    @classmethod
+    def of_a_new_user(cls, folder: Path) -> "Podman":
+        for name in ("home", "run"):
+            (folder / name).mkdir()
+            os.chown(folder / name, _USER, _USER)
+        etc = Path("/etc")
+        (folder / "passwd").write_text(
+            f"{(etc / 'passwd').read_text()}tester:x:{_USER}:{_USER}::{folder}/home:/bin/sh\n"
+        )
+        (folder / "group").write_text(f"{(etc / 'group').read_text()}tester:x:{_USER}:\n")
+        for name in ("subuid", "subgid"):
+            (folder / name).write_text("tester:200000:65536\n")
+            (etc / name).touch()  # to be mounted over
+        (folder / "as-user").write_text(_AS_USER)
+        return cls(folder)
+
     def __call__(self, *arguments: str | Path) -> str:
-        storage = ("--storage-driver", "vfs", "--root", self.folder / "root", "--runroot", self.folder / "run")
-        return run("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", *storage, *arguments)
+        command = ("podman", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
+        user = ("unshare", "--mount", "bash", self.folder / "as-user", str(_USER), self.folder)
+        return run(*user, *command, "--events-backend", "file", *arguments)
 
     @contextmanager
     def engine(self, *options: str) -> Iterator["Container"]:
@@ -79,14 +104,17 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+def podman() -> Iterator[Podman]:
     """podman with the image for one machine."""
     packages.require(_PODMAN)
-    folder = tmp_path_factory.mktemp("podman")
-    podman = Podman(folder)
-    podman("load", "--quiet", "--input", MACHINE.archive())
-    yield podman
-    shutil.rmtree(folder)  # some GB
+    with tempfile.TemporaryDirectory(prefix="labrats-podman-") as name:  # those of pytest are closed to other users
+        folder = Path(name)
+        folder.chmod(0o711)
+        podman = Podman.of_a_new_user(folder)
+        copy(MACHINE.archive(), folder / "image.tar")  # the cache folder may be private
+        podman("load", "--quiet", "--input", folder / "image.tar")
+        yield podman
+        podman("system", "migrate")  # ends the process that holds the user's namespace
 
 
 def test_container_runs_a_first_job_and_the_next_one_has_its_data(podman: Podman) -> None:
