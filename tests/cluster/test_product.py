@@ -8,8 +8,11 @@ from typing import Final
 
 import pytest
 
+from labrats import __version__
 from tests.cluster import packages
 from tests.cluster.product import ENGINE, EXECUTOR, MACHINE, Product
+from tests.cluster.programs import build_syft
+from tests.cluster.shell import run
 
 _INSTALLERS: Final = re.compile(r"(^|/)(pip|setuptools|ensurepip)(-[^/]*)?(/|$)")
 """Paths of packages that install packages."""
@@ -42,3 +45,12 @@ def test_image_contains_nothing_that_installs_packages(product: Product) -> None
     files = files_in(product.archive())
     assert any(path.endswith("bin/labrats") for path in files)
     assert sorted(path for path in files if _INSTALLERS.search(path)) == []
+
+
+@pytest.mark.parametrize("product", [ENGINE, EXECUTOR, MACHINE], ids=lambda product: product.name)
+def test_sbom_of_an_image_lists_the_engine_and_the_packages_of_its_base(product: Product) -> None:
+    sbom = json.loads(run(build_syft(), "scan", "-q", f"docker-archive:{product.archive()}", "-o", "spdx-json"))
+    versions = {package["name"]: package.get("versionInfo") for package in sbom["packages"]}
+    assert versions["labrats-engine"] == __version__
+    assert {"msgspec", "git"} <= versions.keys()
+    assert not {"pip", "setuptools"} & versions.keys()
