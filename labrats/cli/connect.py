@@ -71,18 +71,12 @@ def show(*, options: ApiOptions = DEFAULTS) -> None:
         print_text(json.dumps({"providers": providers, "github": github}))
         return
     rows = [_row(each["name"], each, "ready") for each in providers]
-    rows.append(_row("github", github, "; ".join(map(_source_sentence, github["sources"]))))
+    rows.append(_row("github", github, github["summary"]))
     print_table(["CONNECTION", "STATE", "COMMAND"], rows, wrap=True)
 
 
 def _row(name: str, state: Mapping[str, Any], ready: str) -> list[Cell]:
     return [name, Styled(state["problem"] or ready, "yellow" if state["problem"] else "green"), state["command"] or ""]
-
-
-def _source_sentence(source: Mapping[str, Any]) -> str:
-    if source["mode"] == "webhook":
-        return f"{source['name']} receives events by a webhook"
-    return f"{source['name']} reads {', '.join(source['repositories'])}"
 
 
 @connect_app.command

@@ -18,7 +18,7 @@ from labrats.files.full_disk import problem_of_full_disk
 from labrats.model.errors import RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.network import OPEN
-from labrats.model.provider_spec import AGENT_PROGRAMS
+from labrats.model.provider_spec import AGENT_PROGRAMS, provider_spec
 
 if TYPE_CHECKING:
     from labrats.model.agent import AiAgent
@@ -129,10 +129,11 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
         levels_of,
         network_findings,
     )
+    from labrats.intake.github_readiness import secrets_read
     from labrats.model.agent import AiAgent
     from labrats.model.ai_model import AiModel
     from labrats.model.core_resources import Secret
-    from labrats.model.webhook_source import APP_SECRET, WebhookSource
+    from labrats.model.webhook_source import WebhookSource
     from labrats.settings import KubernetesSettings
 
     required = engine.settings().labelled_credentials
@@ -140,8 +141,7 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
         labels = await labels_of_secrets(store, required=required)
         agents, ai_models = await store.list(AiAgent), await store.list(AiModel)
         sources = await store.list(WebhookSource)
-        names = {APP_SECRET, *(each.spec.credentials_ref for each in sources)}
-        github = github_finding(sources, await store.get_many(Secret, sorted(filter(None, names))))
+        github = github_finding(sources, await store.get_many(Secret, sorted(secrets_read(sources))))
     levels = levels_of(KubernetesSettings().vm_runtime_class)
     stored = (*labels, github, *triggers_of(agents), *price_findings(ai_models))
     return [*levels, *network_findings(*engine.cluster_network()), *stored]
@@ -162,10 +162,11 @@ def price_findings(ai_models: "Iterable[AiModel]") -> Iterator[Finding]:
     The latter was the default before.
     """
     from labrats.model.ai_model import Prices  # other commands do not need it
-    from labrats.model.list_prices import has_unknown_cost
+    from labrats.model.list_prices import price_source
 
     for ai_model in ai_models:
-        if has_unknown_cost(ai_model.spec):
+        is_self_hosted = provider_spec(ai_model.spec.provider).is_self_hosted  # its tokens may cost nothing
+        if price_source(ai_model.spec) == "unknown" and not is_self_hosted:
             command = f"`labrats model set {ai_model.name} --input-price USD --output-price USD`, per million tokens"
             yield Finding(f"model {ai_model.name}", "missing", f"the cost of its jobs is unknown: {command}")
         if (prices := ai_model.spec.prices) and prices.has_free_cache:

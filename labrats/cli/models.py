@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,7 +14,6 @@ from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.key_values import RepeatedOption, parse_pairs
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text, print_warnings
-from labrats.model.provider_spec import provider_spec
 
 models_app: Final = App(name="model", help="List, create, change and delete models.")
 
@@ -66,41 +65,40 @@ NO_MODEL_OPTIONS: Final = ModelOptions()
 @models_app.command(name="list")
 def list_models(*, options: ApiOptions = DEFAULTS) -> None:
     """List the models with the number of active and queued jobs."""
+    heading = ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "PAUSED UNTIL", "ENDPOINT"]
+    _print_models(heading, _load_row, options)
+
+
+def _load_row(model: Mapping[str, Any]) -> list[str]:
+    return [
+        model["name"],
+        model["provider"],
+        model["model"],
+        str(model["slots"]),
+        str(model["active"]),
+        str(model["queued"]),
+        describe_time(model["pausedUntil"]) if model.get("pausedUntil") else "",
+        model.get("endpoint") or "",
+    ]
+
+
+def _print_models(
+    heading: Sequence[str], row_of: Callable[[Mapping[str, Any]], list[str]], options: ApiOptions
+) -> None:
+    """Print a table with a row for each model, or with --json the answer of the API."""
     with options.connect() as client:
         answer = client.get("/api/ai-models")
     if options.json:
         print_text(answer.text)
         return
-    print_table(
-        ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "PAUSED UNTIL", "ENDPOINT"],
-        [
-            [
-                model["name"],
-                model["provider"],
-                model["model"],
-                str(model["slots"]),
-                str(model["active"]),
-                str(model["queued"]),
-                describe_time(model["pausedUntil"]) if model.get("pausedUntil") else "",
-                model.get("endpoint") or "",
-            ]
-            for model in answer.json()["aiModels"]
-        ],
-    )
+    print_table(heading, [row_of(model) for model in answer.json()["aiModels"]])
 
 
 @models_app.command
 def prices(*, options: ApiOptions = DEFAULTS) -> None:
     """Show by which prices the cost of each model's jobs is computed, in US dollars per million tokens."""
-    with options.connect() as client:
-        answer = client.get("/api/ai-models")
-    if options.json:
-        print_text(answer.text)
-        return
-    print_table(
-        ["NAME", "MODEL", "INPUT", "OUTPUT", "FROM CACHE", "BY"],
-        [_price_row(model) for model in answer.json()["aiModels"]],
-    )
+    heading = ["NAME", "MODEL", "INPUT", "OUTPUT", "CACHE READ", "CACHE WRITE", "BY"]
+    _print_models(heading, _price_row, options)
 
 
 @models_app.command
@@ -169,27 +167,15 @@ def delete(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     print_stderr(f"{name} deleted")
 
 
-def _price_row(model: Mapping[str, Any]) -> list[str]:
-    """Return the prices of a model as cells, and where they come from."""
-    from labrats.model.list_prices import list_price, list_prices  # other commands do not need it
+_PRICE_SOURCES: Final = {"own": "its own prices", "list": "list prices", "program": "its program reports the cost"}
 
-    name, provider = model["name"], provider_spec(model["provider"])
-    own, listed = model.get("prices"), list_price(provider.name, model["model"])
-    numbers: list[float] = []
-    if own:
-        cached = model["assumedCacheRead"] if own.get("cacheRead") is None else own["cacheRead"]
-        numbers, source = [own["input"], own["output"], cached], "its own prices"
-    elif listed:
-        numbers = [listed.input, listed.output, listed.effective_cache_read]
-        source = f"list of {list_prices().as_of}"
-    elif provider.has_list_prices and model["model"] == provider.name:
-        source = f"list of {list_prices().as_of}, for the model that answers"
-    elif provider.reports_cost:
-        source = "what its program reports"
-    else:
-        source = f"unknown: labrats model set {name} --input-price USD --output-price USD"
-    cells = [f"{number:g}" for number in numbers] or [""] * 3
-    return [name, model["model"], *cells, source]
+
+def _price_row(model: Mapping[str, Any]) -> list[str]:
+    """Return the prices of a model as cells, and whose they are."""
+    known = model["effectivePrices"] or {}
+    cells = [f"{known[field]:g}" if known else "" for field in ("input", "output", "cacheRead", "cacheWrite")]
+    unknown = f"unknown: labrats model set {model['name']} --input-price USD --output-price USD"
+    return [model["name"], model["model"], *cells, _PRICE_SOURCES.get(model["priceSource"], unknown)]
 
 
 def _variables(texts: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The state of the connection with GitHub, and the next step if there is one."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,10 +39,15 @@ def _summary(source: WebhookSource) -> str:
     return f"the source {source.name} reads {', '.join(source.spec.repositories)}"
 
 
+def secrets_read(sources: Iterable[WebhookSource]) -> set[str]:
+    """Return the names of the Secrets whose keys `github_readiness` needs."""
+    return {APP_SECRET, *(each.spec.credentials_ref for each in sources if each.spec.credentials_ref)}
+
+
 def github_readiness(sources: Sequence[WebhookSource], secret_keys: Mapping[str, Collection[str]]) -> GitHubReadiness:
     """Return the state of the connection with GitHub.
 
-    secret_keys: the keys in APP_SECRET and in each Secret that sources name, by its name; existing Secrets only.
+    secret_keys: the keys in each Secret of `secrets_read`, by its name; existing Secrets only.
     """
     enabled = [each for each in sources if each.spec.type == GITHUB and each.spec.enabled]
     has_app = {APP_ID, PRIVATE_KEY} <= set(secret_keys.get(APP_SECRET, ()))

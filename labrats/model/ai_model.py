@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.model.condition import Condition
 from labrats.model.config import Sampling
 from labrats.model.job import Job, Usage
@@ -34,6 +36,11 @@ class Prices(Record):
     def effective_cache_read(self) -> float:
         """The price `cache_read`; without one the usual price, as assumed."""
         return self.input * _CACHE_READ_SHARE if self.cache_read is None else self.cache_read
+
+    def complete(self) -> "Prices":
+        """Return the prices with those that count where one is unknown."""
+        cache_write = self.input if self.cache_write is None else self.cache_write
+        return replace(self, cache_read=self.effective_cache_read, cache_write=cache_write)
 
     @property
     def has_free_cache(self) -> bool:

@@ -3,13 +3,15 @@
 import re
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from labrats.model.ai_model import AiModelSpec, Prices
 from labrats.model.provider_spec import provider_spec
 from labrats.model.record import Record
+
+PriceSource = Literal["own", "list", "program", "unknown"]
 
 _FILE: Final = Path(__file__).with_name("list_prices.json")
 _DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
@@ -35,13 +37,16 @@ def list_price(provider: str | None, model: str | None) -> Prices | None:
     return list_prices().models.get(_DATE.sub("", model))
 
 
-def has_unknown_cost(spec: AiModelSpec) -> bool:
-    """Return whether the jobs of a model of the provider's own servers have no cost, as no price is known."""
+def price_source(spec: AiModelSpec) -> PriceSource:
+    """Return whose prices make the cost of a model's jobs.
+
+    own: its own. program: the provider's program reports the cost. list: list prices, which for a model with the name
+    of its provider are those of the model that answers.
+    """
     provider = provider_spec(spec.provider)
-    names_its_model = spec.model != spec.provider
-    return (
-        spec.prices is None
-        and not (provider.reports_cost or provider.is_self_hosted)
-        and names_its_model
-        and list_price(spec.provider, spec.model) is None
-    )
+    if spec.prices is not None:
+        return "own"
+    if provider.reports_cost:
+        return "program"
+    is_any_model = provider.has_list_prices and spec.model == spec.provider
+    return "list" if is_any_model or list_price(spec.provider, spec.model) else "unknown"

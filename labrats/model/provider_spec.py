@@ -46,7 +46,8 @@ class ProviderSpec:
     program:           its program; None if the executor does the work.
     keys:              the keys that it reads from the Secret of an AiModel's `credentialsRef`, the usual one first.
     proxied_keys:      those that a key proxy can keep from the agent, by precedence.
-    subscription_keys: those of a subscription, which has no price per token. The program behaves otherwise with one.
+    subscription_keys: those of a subscription, which has no price per token. The program gets the proxy's token under
+                       the same name.
     login_key:         a login, which takes precedence over the others. It cannot be proxied: the program uses it in
                        its own way.
     api:               the API of its model's server.
@@ -94,7 +95,7 @@ class ProviderSpec:
         return next((name for name in self.proxied_keys if name in names), None)
 
     def token_key(self, proxied_key: str | None) -> str:
-        """Return the name under which the program gets the proxy's token, in place of the key with the name given."""
+        """Return the name under which the program gets the proxy's token, which takes the place of `proxied_key`."""
         return proxied_key if proxied_key in self.subscription_keys else self.keys[0]
 
 

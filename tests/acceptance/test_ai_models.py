@@ -43,7 +43,7 @@ async def test_model_is_created_with_every_optional_field(admin: User, name: str
     assert ["there is no Secret 'vllm-credentials'" in warning for warning in created["warnings"]] == [True]
     assert created == body | {
         "id": name, "assumedCacheRead": None, "command": None, "environment": None,
-        "active": 0, "queued": 0, "pausedUntil": None,
+        "effectivePrices": body["prices"], "priceSource": "own", "active": 0, "queued": 0, "pausedUntil": None,
         "resourceVersion": created["resourceVersion"],
         "warnings": created["warnings"],
     }  # fmt: skip
@@ -77,7 +77,8 @@ async def test_sampling_is_stored_and_checked_against_bounds(admin: User, ai_mod
 async def test_omitted_fields_of_a_new_model_are_null(ai_model: dict[str, Any]) -> None:
     nulls = {field for field, value in ai_model.items() if value is None}
     assert nulls == {
-        "endpoint", "credentialsRef", "prices", "assumedCacheRead", "sampling", "command", "environment", "pausedUntil",
+        "endpoint", "credentialsRef", "prices", "assumedCacheRead", "effectivePrices",
+        "sampling", "command", "environment", "pausedUntil",
     }  # fmt: skip
 
 
@@ -112,6 +113,7 @@ async def test_unset_price_of_input_from_the_cache_is_assumed_and_marked(
 ) -> None:
     unset = (await patch(admin, name, prices={"input": 5})).json()
     assert (unset["prices"]["cacheRead"], unset["assumedCacheRead"]) == (None, 0.5)
+    assert unset["effectivePrices"] == {"input": 5, "output": 0, "cacheRead": 0.5, "cacheWrite": 5}
     assert (await patch(admin, name, prices=unset["prices"])).json()["assumedCacheRead"] == 0.5
 
     free = (await patch(admin, name, prices={"input": 5, "cacheRead": 0})).json()

@@ -73,7 +73,7 @@ async def test_form_leads_to_a_stored_app_whose_repositories_are_read_without_a_
 ) -> None:
     assert "labrats connect github" in await refusal(await admin.get(f"{URL}/app"), 404)
     unconnected = {
-        "url": github.url, "hasApp": False, "sources": [], "problem": "no repository is connected",
+        "url": github.url, "hasApp": False, "sources": [], "summary": "", "problem": "no repository is connected",
         "command": "labrats connect github",
     }  # fmt: skip
     assert await github_of(admin) == unconnected
@@ -109,7 +109,8 @@ async def test_form_leads_to_a_stored_app_whose_repositories_are_read_without_a_
     }  # fmt: skip
     source = {"name": "github", "mode": "poll", "repositories": ["octo/demo"]}
     assert await github_of(admin) == unconnected | {
-        "hasApp": True, "sources": [source], "problem": None, "command": None,
+        "hasApp": True, "sources": [source], "summary": "the source github reads octo/demo",
+        "problem": None, "command": None,
     }  # fmt: skip
 
 

@@ -2181,6 +2181,18 @@ export interface components {
              * @example null
              */
             assumedCacheRead: number | null;
+            /**
+             * @description The prices that count: its own, else list prices, without null. Null if neither is known.
+             * @example null
+             */
+            effectivePrices: components["schemas"]["PricesView"] | null;
+            /**
+             * Pricesource
+             * @description What the cost of its jobs comes from: its `own` prices, `list` prices, or the `program` of the provider, which reports it. For `list` without `effectivePrices`, the model that answers decides.
+             * @example program
+             * @enum {string}
+             */
+            priceSource: "own" | "list" | "program" | "unknown";
             sampling: components["schemas"]["SamplingView"] | null;
             /**
              * Command
@@ -3963,6 +3975,12 @@ export interface components {
             hasApp: boolean;
             /** Sources */
             sources: components["schemas"]["GitHubSourceView"][];
+            /**
+             * Summary
+             * @description The sources in one line.
+             * @example the source github reads octocat/hello-world
+             */
+            summary: string;
             /**
              * Problem
              * @description Why its events start no agents, or some of them; null without a problem.
@@ -15849,6 +15867,8 @@ export interface operations {
                      *             "cacheWrite": 6.25
                      *           },
                      *           "assumedCacheRead": null,
+                     *           "effectivePrices": null,
+                     *           "priceSource": "program",
                      *           "sampling": null,
                      *           "command": null,
                      *           "environment": null,
@@ -15979,6 +15999,8 @@ export interface operations {
                      *         "cacheWrite": 6.25
                      *       },
                      *       "assumedCacheRead": null,
+                     *       "effectivePrices": null,
+                     *       "priceSource": "program",
                      *       "sampling": null,
                      *       "command": null,
                      *       "environment": null,
@@ -16169,6 +16191,8 @@ export interface operations {
                      *         "cacheWrite": 6.25
                      *       },
                      *       "assumedCacheRead": null,
+                     *       "effectivePrices": null,
+                     *       "priceSource": "program",
                      *       "sampling": null,
                      *       "command": null,
                      *       "environment": null,
@@ -16398,6 +16422,8 @@ export interface operations {
                      *         "cacheWrite": 6.25
                      *       },
                      *       "assumedCacheRead": null,
+                     *       "effectivePrices": null,
+                     *       "priceSource": "program",
                      *       "sampling": null,
                      *       "command": null,
                      *       "environment": null,
@@ -19640,6 +19666,7 @@ export interface operations {
                      *             ]
                      *           }
                      *         ],
+                     *         "summary": "the source github reads octocat/hello-world",
                      *         "problem": "no repository is connected",
                      *         "command": "labrats connect github"
                      *       }

@@ -31,6 +31,7 @@ from labrats.model.acp_programs import ACP_PROGRAMS
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Invalid, NotFound, Problem
+from labrats.model.list_prices import PriceSource, list_price, price_source
 from labrats.model.phases import Phase
 from labrats.model.provider_spec import ACP, provider_spec, supporting
 from labrats.model.record import Metadata
@@ -122,7 +123,12 @@ class AiModelBody(RequestBody):
 class AiModelPatch(PatchBody):
     """Fields to change. Absent fields keep their value; null clears a nullable field."""
 
-    read_only = frozenset({"id", "name", "assumedCacheRead", "active", "queued", "pausedUntil", "warnings"})
+    read_only = frozenset(
+        {
+            *("id", "name", "assumedCacheRead", "effectivePrices", "priceSource"),
+            *("active", "queued", "pausedUntil", "warnings"),
+        }
+    )
 
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"slots": 0}]}}
 
@@ -161,6 +167,15 @@ class AiModelView(ResponseBody):
     assumed_cache_read: float | None = Field(
         description="The price that counts for input from the cache while `prices` has no `cacheRead`: 0.1 × `input`.",
         examples=[None],
+    )
+    effective_prices: PricesView | None = Field(
+        description="The prices that count: its own, else list prices, without null. Null if neither is known.",
+        examples=[None],
+    )
+    price_source: PriceSource = Field(
+        description="What the cost of its jobs comes from: its `own` prices, `list` prices, or the `program` of the "
+        "provider, which reports it. For `list` without `effectivePrices`, the model that answers decides.",
+        examples=["program"],
     )
     sampling: SamplingView | None
     command: list[str] | None = Field(examples=[None])
@@ -367,6 +382,7 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
     spec = ai_model.spec
     key = (spec.provider, spec.model)
     prices = spec.prices
+    effective = prices or list_price(spec.provider, spec.model)
     return {
         "id": ai_model.name,
         "name": ai_model.name,
@@ -377,6 +393,8 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
         "credentialsRef": spec.credentials_ref,
         "prices": prices and _prices_view(prices),
         "assumedCacheRead": prices.effective_cache_read if prices and prices.cache_read is None else None,
+        "effectivePrices": effective and _prices_view(effective.complete()),
+        "priceSource": price_source(spec),
         "sampling": spec.sampling,
         "command": spec.command,
         "environment": spec.environment,

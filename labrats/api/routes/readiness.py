@@ -2,18 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
 from labrats.api.services import Services
-from labrats.intake.github_readiness import GitHubReadiness, github_readiness
+from labrats.intake.github_readiness import GitHubReadiness, github_readiness, secrets_read
 from labrats.intake.provider_readiness import ProviderReadiness, provider_readiness
 from labrats.model.ai_model import AiModel, alias_of
 from labrats.model.config import KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import Secret
 from labrats.model.errors import LabratsError, NotFound
-from labrats.model.webhook_source import APP_SECRET, TOKEN, WebhookSource
+from labrats.model.webhook_source import TOKEN, WebhookSource
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ async def readiness_for(config: JobConfig, services: Services) -> ProviderReadin
 
 
 async def _readiness(services: Services, ai_models: Sequence[AiModel]) -> list[ProviderReadiness]:
-    names = {each.spec.credentials_ref for each in ai_models}
+    names = {each.spec.credentials_ref for each in ai_models if each.spec.credentials_ref}
     keys = await _keys_of(names, services, KEYS_OF_MODELS)
     return list(provider_readiness(services.settings, ai_models, keys, os.environ))
 
@@ -40,13 +40,10 @@ async def _readiness(services: Services, ai_models: Sequence[AiModel]) -> list[P
 async def readiness_of_github(services: Services) -> GitHubReadiness:
     """Return the state of the connection with GitHub."""
     sources = await services.store.list(WebhookSource)
-    names = {APP_SECRET, *(each.spec.credentials_ref for each in sources)}
-    return github_readiness(sources, await _keys_of(names, services, frozenset({TOKEN})))
+    return github_readiness(sources, await _keys_of(secrets_read(sources), services, frozenset({TOKEN})))
 
 
-async def _keys_of(
-    names: Iterable[str | None], services: Services, unknown: frozenset[str]
-) -> dict[str, frozenset[str]]:
+async def _keys_of(names: Collection[str], services: Services, unknown: frozenset[str]) -> dict[str, frozenset[str]]:
     """Return the keys in each Secret, none if it is missing. unknown: the keys of one that cannot be read."""
 
     async def keys_of(secret: str) -> frozenset[str]:
@@ -58,5 +55,4 @@ async def _keys_of(
             log.warning("keys of a secret not read", secret=secret, reason=str(error))
             return unknown
 
-    wanted = [name for name in names if name]
-    return dict(zip(wanted, await asyncio.gather(*map(keys_of, wanted)), strict=True))
+    return dict(zip(names, await asyncio.gather(*map(keys_of, names)), strict=True))

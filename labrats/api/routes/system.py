@@ -104,6 +104,9 @@ class GitHubView(ResponseBody):
     url: str = Field(description="The address of its pages.", examples=["https://github.com"])
     has_app: bool = Field(description="True if an App was created by `labrats connect github`.")
     sources: list[GitHubSourceView]
+    summary: str = Field(
+        description="The sources in one line.", examples=["the source github reads octocat/hello-world"]
+    )
     problem: str | None = Field(
         description="Why its events start no agents, or some of them; null without a problem.",
         examples=["no repository is connected"],
@@ -193,6 +196,7 @@ def _github(readiness: GitHubReadiness, services: Services) -> dict[str, Any]:
         "url": services.forge_setup.web_url,
         "hasApp": readiness.has_app,
         "sources": [{"name": name, "mode": mode, "repositories": known} for name, mode, known in shown],
+        "summary": readiness.summary,
         "problem": readiness.problem,
         "command": readiness.command,
     }

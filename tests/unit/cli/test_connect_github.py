@@ -10,7 +10,7 @@ from labrats.cli.github_app import choose_repositories, code_in
 from tests.unit.cli.engines import Labrats, ScriptedEngine
 
 UNCONNECTED: dict[str, Any] = {
-    "url": "https://github.com", "hasApp": False, "sources": [], "problem": "no repository is connected",
+    "url": "https://github.com", "hasApp": False, "sources": [], "summary": "", "problem": "no repository is connected",
     "command": "labrats connect github",
 }  # fmt: skip
 INSTALL = "https://github.com/apps/labrats-1/installations/new"
@@ -81,13 +81,9 @@ def test_only_repository_of_the_app_needs_no_choice(labrats: Labrats, engine: Sc
 def test_overview_shows_the_connection_or_the_command_that_creates_it(labrats: Labrats, engine: ScriptedEngine) -> None:
     script(engine)
     assert "github      no repository is connected  labrats connect github" in labrats("connect").out
-    sources = [
-        {"name": "github", "mode": "poll", "repositories": ["octo/a", "octo/b"]},
-        {"name": "other", "mode": "webhook", "repositories": []},
-    ]
-    state = UNCONNECTED | {"sources": sources, "problem": None, "command": None}
+    state = UNCONNECTED | {"summary": "the source github reads octo/a", "problem": None, "command": None}
     engine.answers("GET /api/system", {"github": state, "providers": []})
-    assert "github reads octo/a, octo/b; other receives events by a webhook" in labrats("connect").out
+    assert "github      the source github reads octo/a" in labrats("connect").out
 
 
 def test_code_is_taken_from_the_address_of_this_attempt_alone() -> None:

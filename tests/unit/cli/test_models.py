@@ -1,6 +1,5 @@
 """`labrats model …`."""
 
-from labrats.model.list_prices import list_prices
 from tests.unit.cli.engines import Labrats, ScriptedEngine
 
 MODEL = {
@@ -27,25 +26,20 @@ def test_model_list_shows_the_end_of_a_pause(labrats: Labrats, engine: ScriptedE
     assert "2030-01-01 12:00:00" in labrats("model", "list").out
 
 
-def test_model_prices_say_where_each_comes_from(labrats: Labrats, engine: ScriptedEngine) -> None:
-    own = {"input": 5, "output": 15, "cacheRead": None, "cacheWrite": None}
+def test_model_prices_say_whose_they_are(labrats: Labrats, engine: ScriptedEngine) -> None:
+    own = {"input": 5, "output": 15, "cacheRead": 0.5, "cacheWrite": 5}
     models = [
-        {"name": "own", "provider": "claude", "model": "opus", "prices": own, "assumedCacheRead": 0.5},
-        {"name": "listed", "provider": "codex", "model": "gpt-5.1-2025-11-13", "prices": None},
-        {"name": "default", "provider": "codex", "model": "codex", "prices": None},
-        {"name": "reported", "provider": "claude", "model": "sonnet", "prices": None},
-        {"name": "new", "provider": "codex", "model": "gpt-99", "prices": None},
+        MODEL | {"name": "own", "effectivePrices": own, "priceSource": "own"},
+        MODEL | {"name": "reported", "effectivePrices": None, "priceSource": "program"},
+        MODEL | {"name": "new", "effectivePrices": None, "priceSource": "unknown"},
     ]
     engine.answers("GET /api/ai-models", {"aiModels": models})
-    rows = {row.split()[0]: " ".join(row.split()[2:]) for row in labrats("model", "prices").out.splitlines()[1:]}
-    listed = f"list of {list_prices().as_of}"
-    assert rows == {
-        "own": "5 15 0.5 its own prices",
-        "listed": f"1.25 10 0.125 {listed}",
-        "default": f"{listed}, for the model that answers",
-        "reported": "what its program reports",
-        "new": "unknown: labrats model set new --input-price USD --output-price USD",
-    }
+    rows = [" ".join(row.split()) for row in labrats("model", "prices").out.splitlines()[1:]]
+    assert rows == [
+        "own opus 5 15 0.5 5 its own prices",
+        "reported opus its program reports the cost",
+        "new opus unknown: labrats model set new --input-price USD --output-price USD",
+    ]
 
 
 def test_model_create_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from labrats.model.ai_model import AiModelSpec, Prices
-from labrats.model.list_prices import has_unknown_cost, list_price, list_prices
+from labrats.model.list_prices import list_price, list_prices, price_source
 
 
 def test_price_of_a_model_is_found_by_its_name_with_or_without_a_date() -> None:
@@ -17,15 +17,15 @@ def test_other_providers_have_no_list_prices(provider: str, model: str | None) -
 
 
 @pytest.mark.parametrize(
-    ("spec", "is_unknown"),
+    ("spec", "source"),
     [
-        (AiModelSpec(provider="codex", model="gpt-99"), True),
-        (AiModelSpec(provider="codex", model="gpt-99", prices=Prices(input=1)), False),
-        (AiModelSpec(provider="codex", model="gpt-5"), False),
-        (AiModelSpec(provider="codex", model="codex"), False),
-        (AiModelSpec(provider="claude", model="new"), False),
-        (AiModelSpec(provider="vllm", model="qwen3-coder"), False),
+        (AiModelSpec(provider="codex", model="gpt-99"), "unknown"),
+        (AiModelSpec(provider="codex", model="gpt-99", prices=Prices()), "own"),
+        (AiModelSpec(provider="codex", model="gpt-5"), "list"),
+        (AiModelSpec(provider="codex", model="codex"), "list"),
+        (AiModelSpec(provider="claude", model="new"), "program"),
+        (AiModelSpec(provider="openai", model="qwen3-coder"), "unknown"),
     ],
 )
-def test_cost_is_unknown_without_own_listed_or_reported_prices(spec: AiModelSpec, is_unknown: bool) -> None:
-    assert has_unknown_cost(spec) is is_unknown
+def test_source_of_the_cost_of_a_model(spec: AiModelSpec, source: str) -> None:
+    assert price_source(spec) == source
