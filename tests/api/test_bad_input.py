@@ -69,7 +69,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "config": [None, *NO_OBJECT],
     "config.model": [*NO_TEXT, *ODD_LABELS],
     "config.effort": [*NO_TEXT, "", "utmost", "High"],
-    "config.provider": [*NO_TEXT, "", "openai", "Claude"],
+    "config.provider": [*NO_TEXT, "", "open-ai", "Claude"],
     "config.fast": NO_BOOLEAN,
     "config.timeoutMs": [*NO_INTEGER, 0, -1, 7 * 24 * 3600 * 1000 + 1],
     "config.maxTurns": [*NO_INTEGER, 0, -1, 100_001],
