@@ -34,13 +34,17 @@ async def test_engine_launcher_and_executors_cannot_be_read(engine: OrdinaryEngi
     assert readable == []
 
 
-async def test_other_process_can_be_read() -> None:
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that gives up its capabilities."""
+    with subprocess.Popen([*WITHOUT_CAPABILITIES, "sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_other_process_can_be_read(other: subprocess.Popen[bytes]) -> None:
     """Checks that the test above can fail."""
-    with subprocess.Popen([*WITHOUT_CAPABILITIES, "sleep", "60"]) as other:
-        try:
-            await eventually(lambda: can_read(other.pid))  # at first it still has its capabilities
-        finally:
-            other.kill()
+    await eventually(lambda: can_read(other.pid))  # at first it still has its capabilities
 
 
 def can_read(pid: int) -> bool:
